@@ -1,0 +1,51 @@
+package ruleset
+
+import (
+	"fmt"
+	"strings"
+)
+
+func (e Interface) String() string { return fmt.Sprintf("%s %s%q", e.Field, e.Op, e.Name) }
+
+func (e State) String() string {
+	var s []string
+	for _, n := range []struct {
+		bit  CTState
+		name string
+	}{{StateInvalid, "invalid"}, {StateEstablished, "established"}, {StateRelated, "related"}, {StateNew, "new"}, {StateUntracked, "untracked"}} {
+		if e.States&n.bit != 0 {
+			s = append(s, n.name)
+		}
+	}
+	return "ct state " + strings.Join(s, ",")
+}
+
+func (e Direction) String() string {
+	if e.Of == Reply {
+		return "ct direction reply"
+	}
+	return "ct direction original"
+}
+
+func (e Protocol) String() string { return fmt.Sprintf("meta l4proto %d", e.Number) }
+
+func (NotSYN) String() string { return "tcp flags & (fin | syn | rst | ack) != syn" }
+
+func (e ICMPType) String() string {
+	if e.Protocol == 58 {
+		return fmt.Sprintf("icmpv6 type %d", e.Type)
+	}
+	return fmt.Sprintf("icmp type %d", e.Type)
+}
+
+func (e Lookup) String() string { return joinFields(e.Fields) + " " + e.Op.String() + "@" + e.Set }
+
+func (e VerdictMap) String() string { return joinFields(e.Fields) + " vmap @" + e.Map }
+
+func (e PriorityMap) String() string { return "meta priority set " + e.Field.String() + " map @" + e.Map }
+
+func (PriorityNone) String() string { return "meta priority set 0" }
+
+func (Counter) String() string { return "counter" }
+
+func (Masquerade) String() string { return "masquerade" }

@@ -1,0 +1,214 @@
+package ruleset
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Type is the datatype of one field of a set key, in nft's names.
+type Type uint8
+
+// The datatypes that the ruleset uses. TypeVerdict is only the data of a map.
+const (
+	TypeNone Type = iota
+	TypeIfName
+	TypeEtherAddr
+	TypeIPv4Addr
+	TypeIPv6Addr
+	TypeInetProto
+	TypeInetService
+	TypeClassID
+	TypeVerdict
+)
+
+var types = [...]struct {
+	name string
+	size int
+}{
+	TypeNone: {"", 0}, TypeIfName: {"ifname", 16}, TypeEtherAddr: {"ether_addr", 6}, TypeIPv4Addr: {"ipv4_addr", 4},
+	TypeIPv6Addr: {"ipv6_addr", 16}, TypeInetProto: {"inet_proto", 1}, TypeInetService: {"inet_service", 2},
+	TypeClassID: {"classid", 4}, TypeVerdict: {"verdict", 0},
+}
+
+// String is the datatype's name in nft.
+func (t Type) String() string { return types[t].name }
+
+// Size is the datatype's length in bytes, without the padding that a concatenation adds.
+func (t Type) Size() int { return types[t].size }
+
+// Field is a value that a rule loads from a packet, its metadata or its connection.
+type Field uint8
+
+// The fields that rules look at. A connection's original source is who opened it; its reply source is the real
+// server, after destination NAT.
+const (
+	InInterface Field = iota
+	OutInterface
+	EtherSource
+	IPSource
+	IPDestination
+	IP6Source
+	IP6Destination
+	OriginalSource
+	OriginalSource6
+	ReplySource
+	ReplySource6
+	L4Proto
+	SourcePort
+	DestinationPort
+	Priority
+)
+
+var fields = [...]struct {
+	text string
+	typ  Type
+}{
+	InInterface: {"iifname", TypeIfName}, OutInterface: {"oifname", TypeIfName}, EtherSource: {"ether saddr", TypeEtherAddr},
+	IPSource: {"ip saddr", TypeIPv4Addr}, IPDestination: {"ip daddr", TypeIPv4Addr},
+	IP6Source: {"ip6 saddr", TypeIPv6Addr}, IP6Destination: {"ip6 daddr", TypeIPv6Addr},
+	OriginalSource: {"ct original ip saddr", TypeIPv4Addr}, OriginalSource6: {"ct original ip6 saddr", TypeIPv6Addr},
+	ReplySource: {"ct reply ip saddr", TypeIPv4Addr}, ReplySource6: {"ct reply ip6 saddr", TypeIPv6Addr},
+	L4Proto: {"meta l4proto", TypeInetProto}, SourcePort: {"th sport", TypeInetService}, DestinationPort: {"th dport", TypeInetService},
+	Priority: {"meta priority", TypeClassID},
+}
+
+// String is the field as nft writes it.
+func (f Field) String() string { return fields[f].text }
+
+// Type is the field's datatype.
+func (f Field) Type() Type { return fields[f].typ }
+
+func joinFields(fs []Field) string {
+	s := make([]string, len(fs))
+	for i, f := range fs {
+		s[i] = f.String()
+	}
+	return strings.Join(s, " . ")
+}
+
+// Expr is one expression of a rule. The set is closed: the types below are all that the printer, the kernel edge
+// and the walker must know. An expression that looks at something the packet does not have (a port of an ICMP
+// packet, the connection of an untracked one) does not match, as in the kernel.
+type Expr interface {
+	fmt.Stringer
+	expr()
+}
+
+type (
+	// Interface matches the name of an interface; a name that ends in * matches by its beginning.
+	Interface struct {
+		Field Field
+		Op    Op
+		Name  string
+	}
+	// State matches a connection that is in one of the states.
+	State struct{ States CTState }
+	// Direction matches packets of one direction of their connection.
+	Direction struct{ Of CTDirection }
+	// Protocol matches the transport protocol number.
+	Protocol struct{ Number uint8 }
+	// NotSYN matches TCP packets that are not the first of a handshake: (fin|syn|rst|ack) != syn.
+	NotSYN struct{}
+	// ICMPType matches the type of an ICMP (Protocol 1) or ICMPv6 (Protocol 58) message.
+	ICMPType struct {
+		Protocol uint8
+		Type     uint8
+	}
+	// Lookup matches when the concatenation of Fields is (or is not) in a set.
+	Lookup struct {
+		Fields []Field
+		Op     Op
+		Set    string
+	}
+	// VerdictMap applies the verdict that a map holds for the concatenation of Fields; none: goes on.
+	VerdictMap struct {
+		Fields []Field
+		Map    string
+	}
+	// PriorityMap sets the packet's priority, our scratch register, to what a map holds for a field; none: the rule ends.
+	PriorityMap struct {
+		Field Field
+		Map   string
+	}
+	// PriorityNone resets the packet's priority.
+	PriorityNone struct{}
+	// Counter counts packets and bytes.
+	Counter struct{}
+	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only).
+	Masquerade struct{}
+)
+
+// Op is how a match compares.
+type Op uint8
+
+// The comparisons.
+const (
+	Equal Op = iota
+	NotEqual
+)
+
+func (o Op) String() string {
+	if o == NotEqual {
+		return "!= "
+	}
+	return ""
+}
+
+// CTState is a set of connection states, with the kernel's bits (NF_CT_STATE_BIT).
+type CTState uint32
+
+// The connection states that rules name.
+const (
+	StateInvalid     CTState = 1
+	StateEstablished CTState = 2
+	StateRelated     CTState = 4
+	StateNew         CTState = 8
+	StateUntracked   CTState = 64
+)
+
+// CTDirection is a direction of a connection, with the kernel's numbers.
+type CTDirection uint8
+
+// The directions.
+const (
+	Original CTDirection = 0
+	Reply    CTDirection = 1
+)
+
+// VerdictKind is what ends a rule.
+type VerdictKind uint8
+
+// The verdicts.
+const (
+	VerdictNone VerdictKind = iota
+	Accept
+	Drop
+	Return
+	Jump
+	Goto
+)
+
+// Verdict ends a rule, or is the data of a verdict map. Chain is for Jump and Goto only.
+type Verdict struct {
+	Kind  VerdictKind
+	Chain string
+}
+
+func (v Verdict) String() string {
+	words := [...]string{"", "accept", "drop", "return", "jump ", "goto "}
+	return words[v.Kind] + v.Chain
+}
+
+func (Interface) expr()    {}
+func (State) expr()        {}
+func (Direction) expr()    {}
+func (Protocol) expr()     {}
+func (NotSYN) expr()       {}
+func (ICMPType) expr()     {}
+func (Lookup) expr()       {}
+func (VerdictMap) expr()   {}
+func (PriorityMap) expr()  {}
+func (PriorityNone) expr() {}
+func (Counter) expr()      {}
+func (Masquerade) expr()   {}
+func (Verdict) expr()      {}
