@@ -42,7 +42,9 @@ func (e Lookup) String() string { return joinFields(e.Fields) + " " + e.Op.Strin
 
 func (e VerdictMap) String() string { return joinFields(e.Fields) + " vmap @" + e.Map }
 
-func (e PriorityMap) String() string { return "meta priority set " + e.Field.String() + " map @" + e.Map }
+func (e PriorityMap) String() string {
+	return "meta priority set " + e.Field.String() + " map @" + e.Map
+}
 
 func (PriorityNone) String() string { return "meta priority set 0" }
 
