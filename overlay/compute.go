@@ -1,0 +1,223 @@
+package overlay
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// Compute returns the mesh that this node should be part of.
+func Compute(local Local, nodes []Node, members []Member) (Mesh, []Problem) {
+	c := newComputation(local, nodes, members)
+	for i := range c.nodes {
+		c.claim(&c.nodes[i])
+	}
+	c.addSelf()
+	for i := range c.nodes {
+		if c.nodes[i].Name != local.Name {
+			c.addRemote(&c.nodes[i])
+		}
+	}
+	c.mesh.Sort()
+	return c.mesh, c.problems.sorted()
+}
+
+// computation holds what Compute knows half-way: who owns which CIDR and key.
+type computation struct {
+	local    Local
+	nodes    []Node // the order in which contested claims are granted
+	members  map[string]Member
+	claims   claims
+	granted  map[string][]netip.Prefix
+	keys     map[Key]string
+	outer    Family
+	mesh     Mesh
+	problems problems
+}
+
+func newComputation(local Local, nodes []Node, members []Member) *computation {
+	c := &computation{
+		local:   local,
+		nodes:   slices.Clone(nodes),
+		members: make(map[string]Member, len(members)),
+		granted: make(map[string][]netip.Prefix, len(nodes)),
+		keys:    make(map[Key]string, len(nodes)),
+	}
+	slices.SortFunc(c.nodes, func(a, b Node) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+	})
+	for _, m := range members {
+		c.members[m.Name] = m
+	}
+	for _, n := range c.nodes {
+		c.claims.underlay = append(c.claims.underlay, n.InternalIPs...)
+	}
+	slices.SortFunc(c.claims.underlay, netip.Addr.Compare)
+	c.outer = c.underlayFamily()
+	return c
+}
+
+func (c *computation) self() (Node, bool) {
+	i := slices.IndexFunc(c.nodes, func(n Node) bool { return n.Name == c.local.Name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return c.nodes[i], true
+}
+
+func (c *computation) underlayFamily() Family {
+	if c.local.Underlay != Auto {
+		return c.local.Underlay
+	}
+	if self, ok := c.self(); ok && len(self.InternalIPs) > 0 {
+		return FamilyOf(self.InternalIPs[0])
+	}
+	return IPv4
+}
+
+// claim grants a node those of its CIDRs that nobody before it holds.
+func (c *computation) claim(n *Node) {
+	for _, cidr := range n.PodCIDRs {
+		cidr = cidr.Masked()
+		if holder, taken := c.claims.holder(cidr); taken {
+			c.problems.add(CIDRTaken, n.Name, "pod CIDR %s refused: node %s holds %s", cidr, holder.node, holder.cidr)
+			continue
+		}
+		if addr, covers := c.claims.covered(cidr); covers {
+			c.problems.add(CIDRCoversNodes, n.Name, "pod CIDR %s refused: it covers node address %s", cidr, addr)
+			continue
+		}
+		c.claims.grant(cidr, n.Name)
+		c.granted[n.Name] = append(c.granted[n.Name], cidr)
+	}
+}
+
+func (c *computation) addSelf() {
+	c.mesh = Mesh{
+		Device:     c.local.Device,
+		Key:        c.local.Key,
+		ListenPort: c.local.ListenPort,
+		Up:         true,
+		MTU:        c.local.mtu(c.outer, IPv4),
+	}
+	self, ok := c.self()
+	if !ok {
+		c.problems.add(OwnNodeMissing, c.local.Name, "this node's own Node object is not there")
+		return
+	}
+	if self.PublicKey != c.local.Key.String() {
+		c.problems.add(OwnKeyDiffers, self.Name, "this node's published key is not its own yet")
+	}
+	own := c.granted[self.Name]
+	if len(own) == 0 {
+		c.problems.add(NoPodCIDR, self.Name, "no pod CIDR yet")
+	}
+	c.mesh.Unreachable = slices.Clone(own)
+	for _, family := range []Family{IPv4, IPv6} {
+		i := slices.IndexFunc(own, func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == family })
+		if i < 0 {
+			continue
+		}
+		c.mesh.Addresses = append(c.mesh.Addresses, MeshAddress(own[i]))
+		c.mesh.MTU = max(c.mesh.MTU, c.local.mtu(c.outer, family))
+	}
+}
+
+// addRemote routes another node's CIDRs into the device also while that node has
+// no usable key: without a peer the device refuses the packets, and nothing
+// takes the way out in clear.
+func (c *computation) addRemote(n *Node) {
+	for _, cidr := range c.granted[n.Name] {
+		c.addRoute(cidr)
+	}
+	key, ok := c.peerKey(n)
+	if !ok {
+		return
+	}
+	endpoint, ok := c.endpoint(n, key)
+	if !ok {
+		c.problems.add(NoEndpoint, n.Name, "no address to reach it at: it must speak first")
+	}
+	c.mesh.Peers = append(c.mesh.Peers, Peer{
+		Name:       n.Name,
+		Key:        key,
+		Endpoint:   endpoint,
+		AllowedIPs: slices.Clone(c.granted[n.Name]),
+		Keepalive:  c.local.Keepalive,
+	})
+}
+
+func (c *computation) addRoute(cidr netip.Prefix) {
+	family := FamilyOf(cidr.Addr())
+	route := Route{CIDR: cidr, MTU: c.local.mtu(c.outer, family)}
+	for _, addr := range c.mesh.Addresses {
+		if FamilyOf(addr) == family {
+			route.Src = addr
+		}
+	}
+	c.mesh.MTU = max(c.mesh.MTU, route.MTU)
+	c.mesh.Routes = append(c.mesh.Routes, route)
+}
+
+func (c *computation) peerKey(n *Node) (Key, bool) {
+	if n.PublicKey == "" {
+		c.problems.add(KeyMissing, n.Name, "no WireGuard key published yet")
+		return Key{}, false
+	}
+	key, err := ParseKey(n.PublicKey)
+	if err != nil {
+		c.problems.add(KeyMalformed, n.Name, "annotation %s: %v", KeyAnnotation, err)
+		return Key{}, false
+	}
+	if key == c.local.Key {
+		c.problems.add(KeyTaken, n.Name, "key %s refused: it is this node's own", key)
+		return Key{}, false
+	}
+	if holder, taken := c.keys[key]; taken {
+		c.problems.add(KeyTaken, n.Name, "key %s refused: node %s holds it", key, holder)
+		return Key{}, false
+	}
+	c.keys[key] = n.Name
+	return key, true
+}
+
+// endpoint prefers gossip, which learns of a move first, if it speaks of the key
+// that the Node object names. Liveness plays no part: a member that is called
+// dead may be alive behind a lossy path.
+func (c *computation) endpoint(n *Node, key Key) (netip.AddrPort, bool) {
+	if m := c.members[n.Name]; m.Key == key && len(m.Endpoints) > 0 {
+		return c.ofFamily(m.Endpoints), true
+	}
+	port := c.listenPort(n)
+	candidates := make([]netip.AddrPort, 0, len(n.InternalIPs))
+	for _, ip := range n.InternalIPs {
+		candidates = append(candidates, netip.AddrPortFrom(ip, port))
+	}
+	if len(candidates) == 0 {
+		return netip.AddrPort{}, false
+	}
+	return c.ofFamily(candidates), true
+}
+
+// ofFamily returns the first endpoint of the underlay's family, or else the first.
+func (c *computation) ofFamily(endpoints []netip.AddrPort) netip.AddrPort {
+	for _, ep := range endpoints {
+		if FamilyOf(ep.Addr()) == c.outer {
+			return netip.AddrPortFrom(ep.Addr().Unmap(), ep.Port())
+		}
+	}
+	return netip.AddrPortFrom(endpoints[0].Addr().Unmap(), endpoints[0].Port())
+}
+
+func (c *computation) listenPort(n *Node) uint16 {
+	if n.ListenPort == "" {
+		return c.local.ListenPort
+	}
+	port, err := strconv.ParseUint(n.ListenPort, 10, 16)
+	if err != nil || port == 0 {
+		c.problems.add(PortMalformed, n.Name, "annotation %s: %q is not a port; %d taken", PortAnnotation, n.ListenPort, c.local.ListenPort)
+		return c.local.ListenPort
+	}
+	return uint16(port)
+}

@@ -1,0 +1,72 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Family is the IP version of the underlay, which carries WireGuard's packets.
+type Family uint8
+
+// Auto takes the family of this node's first InternalIP.
+const (
+	Auto Family = iota
+	IPv4
+	IPv6
+)
+
+// ParseFamily reads the configuration's word for a family.
+func ParseFamily(s string) (Family, error) {
+	switch s {
+	case "", "auto":
+		return Auto, nil
+	case "ipv4":
+		return IPv4, nil
+	case "ipv6":
+		return IPv6, nil
+	}
+	return Auto, fmt.Errorf("parse underlay family %q: want auto, ipv4 or ipv6", s)
+}
+
+func (f Family) String() string {
+	switch f {
+	case IPv4:
+		return "ipv4"
+	case IPv6:
+		return "ipv6"
+	}
+	return "auto"
+}
+
+// FamilyOf returns the family of an address.
+func FamilyOf(addr netip.Addr) Family {
+	if addr.Unmap().Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// overhead is what WireGuard adds to a packet: outer IP header, UDP header (8),
+// its own header and tag (32).
+func (f Family) overhead() int {
+	if f == IPv6 {
+		return 80
+	}
+	return 60
+}
+
+// The smallest MTUs that IPv4 and IPv6 allow on a link. Below the second the
+// kernel takes IPv6 away from the device.
+const (
+	minMTU4 = 576
+	minMTU6 = 1280
+)
+
+// mtu returns the route MTU for packets of the given inner family.
+func (l Local) mtu(outer, inner Family) int {
+	mtu := l.UnderlayMTU - outer.overhead()
+	if inner == IPv6 {
+		return max(mtu, minMTU6)
+	}
+	return max(mtu, minMTU4)
+}

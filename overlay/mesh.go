@@ -1,0 +1,121 @@
+// Package overlay models the encrypted mesh between nodes as one value.
+//
+// Input: what this node is (Local), what the API server says of all nodes (Node)
+// and what gossip says of them (Member). Output of Compute: the Mesh this node's
+// kernel should hold, and the Problems met on the way. Diff turns the Mesh the
+// kernel has and the Mesh it should have into a Plan of minimal, ordered steps.
+//
+// Invariants:
+//   - Allowed IPs and routes come from Node.PodCIDRs alone. Gossip can move a
+//     peer's endpoint, and only while its record bears the key of the Node object.
+//   - Every address belongs to at most one node: the node created first (then the
+//     smaller name) keeps a contested CIDR or key, the other is refused and told.
+//   - A member that gossip calls dead keeps its peer; a peer goes with its Node.
+//   - The order of the input does not matter. Diff(m, m) is empty.
+//   - No step of a Plan takes an allowed IP away before its new holder has it.
+//
+// Out of scope: keys other than public ones, sockets, the kernel, the clock, and
+// who may write a Node object.
+package overlay
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Annotations under which a node publishes itself on its own Node object.
+const (
+	KeyAnnotation  = "kith.network/wireguard-public-key"
+	PortAnnotation = "kith.network/wireguard-port"
+)
+
+// Local is this node, as its configuration and its key file describe it.
+type Local struct {
+	Name        string
+	Key         Key
+	Device      string
+	ListenPort  uint16
+	Underlay    Family
+	UnderlayMTU int
+	Keepalive   time.Duration
+}
+
+// Node is what the core needs of a Kubernetes Node object. PublicKey and
+// ListenPort are the annotations as written; empty means absent.
+type Node struct {
+	Name        string
+	Created     time.Time
+	PodCIDRs    []netip.Prefix
+	InternalIPs []netip.Addr
+	PublicKey   string
+	ListenPort  string
+}
+
+// Member is what gossip says of a node.
+type Member struct {
+	Name      string
+	Key       Key
+	Endpoints []netip.AddrPort
+	Alive     bool
+}
+
+// Mesh is the state of the mesh device and its routes, wanted or read.
+// A Mesh that was read has no peer names, and no Device if the link is absent.
+type Mesh struct {
+	Device      string
+	Key         Key
+	ListenPort  uint16
+	MTU         int
+	Up          bool
+	Addresses   []netip.Addr   // this node's own, one of each family, as /32 and /128
+	Peers       []Peer         // by name, then key
+	Routes      []Route        // by CIDR
+	Unreachable []netip.Prefix // this node's own pod CIDRs
+}
+
+// Peer is another node's place in the WireGuard device. The zero Endpoint means
+// that the peer must speak first.
+type Peer struct {
+	Name       string
+	Key        Key
+	Endpoint   netip.AddrPort
+	AllowedIPs []netip.Prefix
+	Keepalive  time.Duration
+}
+
+// Route sends a remote pod CIDR into the device. Src is not valid if this node
+// has no mesh address of that family.
+type Route struct {
+	CIDR netip.Prefix
+	Src  netip.Addr
+	MTU  int
+}
+
+// MeshAddress returns the address that a node takes for itself out of its first
+// pod CIDR of a family: the first usable one.
+func MeshAddress(cidr netip.Prefix) netip.Addr {
+	base := cidr.Masked()
+	if base.Bits() >= base.Addr().BitLen()-1 {
+		return base.Addr()
+	}
+	return base.Addr().Next()
+}
+
+// Sort puts m into the order that Compute and readers of the kernel agree on.
+func (m *Mesh) Sort() {
+	slices.SortFunc(m.Addresses, netip.Addr.Compare)
+	slices.SortFunc(m.Unreachable, comparePrefix)
+	slices.SortFunc(m.Routes, func(a, b Route) int { return comparePrefix(a.CIDR, b.CIDR) })
+	slices.SortFunc(m.Peers, func(a, b Peer) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Key.Compare(b.Key))
+	})
+	for i := range m.Peers {
+		slices.SortFunc(m.Peers[i].AllowedIPs, comparePrefix)
+	}
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}

@@ -1,0 +1,137 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Plan is the ordered list of steps that makes one Mesh out of another.
+type Plan struct {
+	Device string
+	Steps  []Step
+}
+
+// Empty reports that there is nothing to do.
+func (p Plan) Empty() bool { return len(p.Steps) == 0 }
+
+// String returns one line for each step.
+func (p Plan) String() string {
+	var b strings.Builder
+	for _, step := range p.Steps {
+		b.WriteString(step.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Step is one change. Its kinds are the types below.
+type Step interface {
+	fmt.Stringer
+	step()
+}
+
+// Steps on the device itself.
+type (
+	CreateDevice struct{}
+	SetKey       struct{ Key Key } // the private key whose public one this is
+	SetPort      struct{ Port uint16 }
+	SetMTU       struct{ MTU int }
+	SetUp        struct{}
+)
+
+// Steps on addresses and routes.
+type (
+	AddAddress        struct{ Addr netip.Addr }
+	RemoveAddress     struct{ Addr netip.Addr }
+	SetRoute          struct{ Route Route }
+	RemoveRoute       struct{ CIDR netip.Prefix }
+	AddUnreachable    struct{ CIDR netip.Prefix }
+	RemoveUnreachable struct{ CIDR netip.Prefix }
+)
+
+// SetPeer makes a peer or changes it. Allow are allowed IPs to add (taken from
+// whichever peer has them); those that the peer has already stay. The zero
+// Endpoint and the nil Keepalive leave what is there.
+type SetPeer struct {
+	Name      string
+	Key       Key
+	New       bool
+	Endpoint  netip.AddrPort
+	Keepalive *time.Duration
+	Allow     []netip.Prefix
+}
+
+// DropAllowed takes allowed IPs away from whichever peer has them.
+type DropAllowed struct{ CIDRs []netip.Prefix }
+
+// RemovePeer removes a peer with all it is allowed.
+type RemovePeer struct{ Key Key }
+
+func (CreateDevice) step()      {}
+func (SetKey) step()            {}
+func (SetPort) step()           {}
+func (SetMTU) step()            {}
+func (SetUp) step()             {}
+func (AddAddress) step()        {}
+func (RemoveAddress) step()     {}
+func (SetRoute) step()          {}
+func (RemoveRoute) step()       {}
+func (AddUnreachable) step()    {}
+func (RemoveUnreachable) step() {}
+func (SetPeer) step()           {}
+func (DropAllowed) step()       {}
+func (RemovePeer) step()        {}
+
+func (CreateDevice) String() string    { return "device create" }
+func (s SetKey) String() string        { return "device key " + s.Key.String() }
+func (s SetPort) String() string       { return fmt.Sprintf("device port %d", s.Port) }
+func (s SetMTU) String() string        { return fmt.Sprintf("device mtu %d", s.MTU) }
+func (SetUp) String() string           { return "device up" }
+func (s AddAddress) String() string    { return "address add " + s.Addr.String() }
+func (s RemoveAddress) String() string { return "address remove " + s.Addr.String() }
+func (s RemoveRoute) String() string   { return "route remove " + s.CIDR.String() }
+func (s AddUnreachable) String() string {
+	return "unreachable add " + s.CIDR.String()
+}
+func (s RemoveUnreachable) String() string {
+	return "unreachable remove " + s.CIDR.String()
+}
+func (s RemovePeer) String() string { return "peer remove " + s.Key.String() }
+
+func (s SetRoute) String() string {
+	src := "none"
+	if s.Route.Src.IsValid() {
+		src = s.Route.Src.String()
+	}
+	return fmt.Sprintf("route set %s src %s mtu %d", s.Route.CIDR, src, s.Route.MTU)
+}
+
+func (s SetPeer) String() string {
+	var b strings.Builder
+	verb := "update"
+	if s.New {
+		verb = "add"
+	}
+	fmt.Fprintf(&b, "peer %s %s %s", verb, s.Key, s.Name)
+	if s.Endpoint.IsValid() {
+		fmt.Fprintf(&b, " endpoint %s", s.Endpoint)
+	}
+	if s.Keepalive != nil {
+		fmt.Fprintf(&b, " keepalive %s", *s.Keepalive)
+	}
+	for _, cidr := range s.Allow {
+		fmt.Fprintf(&b, " +%s", cidr)
+	}
+	return b.String()
+}
+
+func (s DropAllowed) String() string {
+	var b strings.Builder
+	b.WriteString("allowed drop")
+	for _, cidr := range s.CIDRs {
+		fmt.Fprintf(&b, " %s", cidr)
+	}
+	return b.String()
+}
