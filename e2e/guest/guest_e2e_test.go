@@ -1,0 +1,70 @@
+//go:build e2e
+
+package guest_test
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/kithnet/kith/e2e/guest"
+)
+
+// repository is the root module, seen from this package's folder.
+const repository = "../.."
+
+// TestKernelWireGuardGuest runs the mesh's kernel tests, the ones wireguard-go passes on the host, on a kernel
+// that has WireGuard: the variable makes them fail rather than fall back.
+func TestKernelWireGuardGuest(t *testing.T) {
+	runPackage(t, "overlay/wireguard", "KITH_WIREGUARD=kernel")
+}
+
+// TestPolicyGuest runs the ruleset's kernel tests on a stock distribution kernel, older than many hosts' own.
+func TestPolicyGuest(t *testing.T) {
+	runPackage(t, "policy/nft")
+}
+
+// runPackage compiles all tests of a package, kernel tests included, and runs them in a guest.
+func runPackage(t *testing.T, pkg string, env ...string) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "program")
+	compile := exec.CommandContext(t.Context(), "go", "test", "-tags", "kernel", "-c", "-o", program, "./"+pkg)
+	compile.Dir = repository
+	compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if out, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("compile the tests of %s: %v\n%s", pkg, err, out)
+	}
+	cache, err := guest.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := guest.Fetch(t.Context(), cache, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := guest.Job{
+		Program: program,
+		Args:    []string{"-test.v", "-test.timeout=14m"},
+		Env:     env,
+		Files:   map[string]string{},
+		Timeout: 15 * time.Minute,
+	}
+	if data := filepath.Join(repository, pkg, "testdata"); exists(data) {
+		job.Files["testdata"] = data
+	}
+	code, err := guest.Run(t.Context(), kernel, job, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code != 0 {
+		t.Errorf("the tests of %s ended with code %d in the guest", pkg, code)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
