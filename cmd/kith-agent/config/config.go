@@ -1,0 +1,102 @@
+// Package config reads the agent's configuration file.
+//
+// Input: the text of one YAML document (the key kith.yaml of the ConfigMap kith). Output: a Config in which every
+// value has its final type and has been checked, or an error that names, for every mistake at once, the line, the
+// key, what is wrong and what to write instead.
+//
+// Invariants: an empty document is Default(); a key that is not known, is given twice or has no value is an error,
+// never ignored; a Config that Parse returned needs no further checks.
+//
+// Out of scope: reloading (a changed file takes effect when the agent starts again), values that depend on the node
+// (a chosen interface is looked up by the one who uses it), and secrets (the gossip key is a Secret).
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+)
+
+// Config is the agent's configuration, complete and checked.
+type Config struct {
+	LogLevel slog.Level
+	Underlay Underlay
+	// WireGuard is the tunnel between the nodes.
+	WireGuard WireGuard
+	Gossip    Gossip
+	// Masquerade gives pod traffic that leaves the cluster the node's address.
+	Masquerade bool
+	// NonMasqueradeCIDRs are destinations outside the cluster that see the pod's own address.
+	NonMasqueradeCIDRs []netip.Prefix
+	CNI                CNI
+	// StateDir keeps keys and addresses over restarts of agent and node.
+	StateDir string
+	// RunDir holds the agent's socket; it may be empty after a reboot.
+	RunDir string
+}
+
+// Underlay is the network that carries the tunnel's packets.
+type Underlay struct {
+	Family Family
+	// Interface is the underlay's interface; empty: the one with the node's address.
+	Interface string
+	// MTU is the underlay's packet size; 0: that of the interface.
+	MTU int
+}
+
+// WireGuard configures the device kith0.
+type WireGuard struct {
+	Port           uint16
+	Implementation Implementation
+}
+
+// Gossip configures the membership protocol.
+type Gossip struct {
+	Port uint16
+}
+
+// CNI says where the container runtime looks for plugins and network configurations.
+type CNI struct {
+	BinDir  string
+	ConfDir string
+}
+
+// Family is the IP version of the tunnel's outer packets.
+type Family string
+
+// The families. FamilyAuto takes that of the node's first internal address.
+const (
+	FamilyAuto Family = "auto"
+	FamilyIPv4 Family = "ipv4"
+	FamilyIPv6 Family = "ipv6"
+)
+
+// Implementation is who runs the WireGuard protocol.
+type Implementation string
+
+// The implementations. ImplementationAuto takes the kernel's where there is one, else wireguard-go.
+const (
+	ImplementationAuto      Implementation = "auto"
+	ImplementationKernel    Implementation = "kernel"
+	ImplementationUserspace Implementation = "userspace"
+)
+
+// DefaultPath is where the manifests mount the file.
+const DefaultPath = "/etc/kith/kith.yaml"
+
+// Default is the configuration of an empty file.
+func Default() Config {
+	return Config{
+		LogLevel:   slog.LevelInfo,
+		Underlay:   Underlay{Family: FamilyAuto},
+		WireGuard:  WireGuard{Port: 51820, Implementation: ImplementationAuto},
+		Gossip:     Gossip{Port: 7946},
+		Masquerade: true,
+		CNI:        CNI{BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d"},
+		StateDir:   "/var/lib/kith",
+		RunDir:     "/run/kith",
+	}
+}
+
+// Socket is the path of the agent's socket.
+func (c Config) Socket() string { return filepath.Join(c.RunDir, "agent.sock") }

@@ -1,0 +1,101 @@
+// Package status is what an agent says about its node: the answer to GET /v1/status on the agent's socket, read by
+// the command kith and by the readiness probe.
+//
+// Input: nothing; a Report is filled by the agent. Output: its JSON form, which stays compatible: fields are added,
+// never renamed or given another meaning.
+//
+// Invariants: a Report holds no secret (public keys only); lists are sorted by node name; Ready is true only while
+// this node enforces every policy it knows and can start pods, and Reasons is empty then.
+//
+// Out of scope: how the numbers are collected, and how they are shown.
+package status
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Path is where the agent serves its Report.
+const Path = "/v1/status"
+
+// Report is the state of one node.
+type Report struct {
+	Node string `json:"node"`
+	// Version is the agent's.
+	Version string `json:"version"`
+	// Started is when the agent process started.
+	Started time.Time `json:"started"`
+	Ready   bool      `json:"ready"`
+	// Reasons say what Ready waits for.
+	Reasons []string `json:"reasons,omitempty"`
+	// Problems do not make the node unready, but somebody should look: a policy that could not be translated, a
+	// record that did not verify.
+	Problems []string `json:"problems,omitempty"`
+
+	Device  Device   `json:"device"`
+	Members []Member `json:"members"`
+	Peers   []Peer   `json:"peers"`
+
+	// Identities are those that this node's rules name, Subjects the local pods that a policy isolates.
+	Identities int `json:"identities"`
+	Policies   int `json:"policies"`
+	Subjects   int `json:"subjects"`
+	// Attachments are the local pods' interfaces.
+	Attachments int   `json:"attachments"`
+	Apply       Apply `json:"apply"`
+}
+
+// Device is the node's WireGuard device.
+type Device struct {
+	Name string `json:"name"`
+	// Kind is "kernel" or "userspace" (wireguard-go).
+	Kind string `json:"kind"`
+	// MTU is the largest packet of a pod that fits into the tunnel.
+	MTU int `json:"mtu"`
+	// Port is the UDP port it listens on.
+	Port      int    `json:"port"`
+	PublicKey string `json:"publicKey"`
+}
+
+// Member is a node as gossip sees it, this node included.
+type Member struct {
+	Node    string     `json:"node"`
+	Address netip.Addr `json:"address"`
+	State   State      `json:"state"`
+}
+
+// State is gossip's opinion of a member.
+type State string
+
+// The states of a member. Unknown: the API server lists the node and gossip has not met it.
+const (
+	Alive   State = "alive"
+	Suspect State = "suspect"
+	Dead    State = "dead"
+	Left    State = "left"
+	Unknown State = "unknown"
+)
+
+// Peer is another node in this node's WireGuard device.
+type Peer struct {
+	Node       string         `json:"node"`
+	PublicKey  string         `json:"publicKey"`
+	Endpoint   netip.AddrPort `json:"endpoint"`
+	AllowedIPs []netip.Prefix `json:"allowedIPs"`
+	// LastHandshake is zero if there was none yet.
+	LastHandshake time.Time `json:"lastHandshake"`
+	RxBytes       int64     `json:"rxBytes"`
+	TxBytes       int64     `json:"txBytes"`
+}
+
+// Apply is the agent's work on the kernel's rules since it started.
+type Apply struct {
+	// At is when the last transaction was applied; zero if there was none yet.
+	At       time.Time     `json:"at"`
+	Duration time.Duration `json:"durationNanoseconds"`
+	// Writes counts the objects (chains, rules, elements) that all transactions changed.
+	Writes       uint64 `json:"writes"`
+	Transactions uint64 `json:"transactions"`
+	// Error is that of the last attempt; empty if it succeeded.
+	Error string `json:"error,omitempty"`
+}
