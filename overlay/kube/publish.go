@@ -1,0 +1,70 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kithnet/kith/overlay"
+)
+
+const (
+	firstRetry = 250 * time.Millisecond
+	lastRetry  = 10 * time.Second
+)
+
+// Publish puts the key and port on this node's own Node object. It tries until it
+// succeeds or ctx ends.
+func (n *Nodes) Publish(ctx context.Context, key overlay.Key, port uint16) error {
+	want := map[string]string{
+		overlay.KeyAnnotation:  key.String(),
+		overlay.PortAnnotation: strconv.Itoa(int(port)),
+	}
+	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+		if n.published(want) {
+			return nil
+		}
+		err := n.patch(ctx, want)
+		if err == nil {
+			return nil
+		}
+		n.log.Warn("own node not annotated yet", "node", n.self, "retry", delay, "error", err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("annotate node %s: %w", n.self, ctx.Err())
+		case <-time.After(delay):
+		}
+	}
+}
+
+func (n *Nodes) published(want map[string]string) bool {
+	object, exists, err := n.informer.GetStore().GetByKey(n.self)
+	if err != nil || !exists {
+		return false
+	}
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return false
+	}
+	for name, value := range want {
+		if node.Annotations[name] != value {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *Nodes) patch(ctx context.Context, annotations map[string]string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	if err != nil {
+		return fmt.Errorf("encode patch: %w", err)
+	}
+	_, err = n.client.CoreV1().Nodes().Patch(ctx, n.self, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
+}

@@ -1,0 +1,87 @@
+package kube
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kithnet/kith/overlay"
+)
+
+// strip reduces a Node to what the mesh needs, before it enters the cache.
+// Other objects (tombstones) pass.
+func strip(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              node.Name,
+			UID:               node.UID,
+			ResourceVersion:   node.ResourceVersion,
+			CreationTimestamp: node.CreationTimestamp,
+			Annotations:       ownAnnotations(node.Annotations),
+		},
+		Spec:   corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
+		Status: corev1.NodeStatus{Addresses: internal(node.Status.Addresses)},
+	}, nil
+}
+
+func ownAnnotations(all map[string]string) map[string]string {
+	out := make(map[string]string, 2)
+	for _, name := range []string{overlay.KeyAnnotation, overlay.PortAnnotation} {
+		if value, ok := all[name]; ok {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+func internal(all []corev1.NodeAddress) []corev1.NodeAddress {
+	var out []corev1.NodeAddress
+	for _, address := range all {
+		if address.Type == corev1.NodeInternalIP {
+			out = append(out, address)
+		}
+	}
+	return out
+}
+
+// translate returns the core's view of a Node.
+func translate(node *corev1.Node) overlay.Node {
+	out := overlay.Node{
+		Name:       node.Name,
+		Created:    node.CreationTimestamp.Time,
+		PublicKey:  node.Annotations[overlay.KeyAnnotation],
+		ListenPort: node.Annotations[overlay.PortAnnotation],
+	}
+	for _, cidr := range podCIDRs(node.Spec) {
+		if prefix, err := netip.ParsePrefix(cidr); err == nil {
+			out.PodCIDRs = append(out.PodCIDRs, prefix.Masked())
+		}
+	}
+	for _, address := range internal(node.Status.Addresses) {
+		if addr, err := netip.ParseAddr(address.Address); err == nil {
+			out.InternalIPs = append(out.InternalIPs, addr.Unmap())
+		}
+	}
+	return out
+}
+
+// podCIDRs falls back to the singular field, which old controllers alone fill.
+func podCIDRs(spec corev1.NodeSpec) []string {
+	if len(spec.PodCIDRs) == 0 && spec.PodCIDR != "" {
+		return []string{spec.PodCIDR}
+	}
+	return spec.PodCIDRs
+}
+
+// essence is what of a cached object the mesh can see.
+func essence(object any) overlay.Node {
+	if node, ok := object.(*corev1.Node); ok {
+		return translate(node)
+	}
+	return overlay.Node{}
+}
