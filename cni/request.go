@@ -16,6 +16,9 @@ import (
 // DefaultSocket is where the agent listens when the network configuration does not say otherwise.
 const DefaultSocket = "/run/kith/agent.sock"
 
+// PendingDir is the folder, beside the socket, of the DELs that wait for an agent that is away.
+const PendingDir = "pending-del"
+
 // Command is a CNI operation that the agent serves.
 type Command string
 
