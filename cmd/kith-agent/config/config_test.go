@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -175,4 +176,35 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestShippedFile: the file that the manifests install says what an empty one means, and documents every key.
+func TestShippedFile(t *testing.T) {
+	const path = "../../../deploy/helm/kith/files/kith.yaml"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	active := regexp.MustCompile(`(?m)^( *)#([a-zA-Z])`).ReplaceAllString(string(text), "$1$2")
+	for name, text := range map[string]string{"as shipped": string(text), "with every key active": active} {
+		got, err := Parse("kith.yaml", []byte(text))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(Default(), got, comparePrefix, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-default +got):\n%s", name, diff)
+		}
+	}
+	root, err := document(path, []byte(active))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Default()
+	p := &parser{config: config, values: config.values(), lines: map[string]int{}}
+	p.mapping("", root)
+	for name := range p.values {
+		if p.lines[name] == 0 {
+			t.Errorf("%s does not document %s", path, name)
+		}
+	}
 }

@@ -1,0 +1,205 @@
+package deploytest
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+var update = flag.Bool("update", false, "write deploy/kith.yaml from the chart")
+
+const (
+	manifest = "../kith.yaml"
+	header   = "# Everything Kith needs in a cluster: kubectl apply -f kith.yaml\n" +
+		"# Made from the chart helm/kith with its default values by `make generate`; edit the chart.\n"
+)
+
+// templates in the order in which they are applied.
+var templates = [...]string{"namespace.yaml", "rbac.yaml", "admission.yaml", "configmap.yaml", "daemonset.yaml"}
+
+// helm renders the chart with values and joins the templates to one file.
+func helm(t *testing.T, values map[string]any) string {
+	t.Helper()
+	chart, err := loader.Load("../helm/kith")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := chartutil.ReleaseOptions{Name: "kith", Namespace: "default", Revision: 1, IsInstall: true}
+	all, err := chartutil.ToRenderValues(chart, values, options, chartutil.DefaultCapabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := engine.Render(chart, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != len(templates) {
+		t.Errorf("the chart has %d templates, this test knows %d", len(files), len(templates))
+	}
+	var parts []string
+	for _, name := range templates {
+		parts = append(parts, strings.TrimSpace(files[path.Join("kith/templates", name)])+"\n")
+	}
+	return strings.Join(parts, "---\n")
+}
+
+// kustomize builds the kustomization in the folder.
+func kustomize(t *testing.T, folder string) string {
+	t.Helper()
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := built.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// objects are the documents of a file by kind, namespace and name.
+func objects(t *testing.T, text string) map[string]any {
+	t.Helper()
+	all := map[string]any{}
+	dec := yaml.NewDecoder(strings.NewReader(text))
+	for {
+		var o struct {
+			Kind     string
+			Metadata struct{ Namespace, Name string }
+		}
+		var node yaml.Node
+		if err := dec.Decode(&node); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		var whole map[string]any
+		if err := errors.Join(node.Decode(&o), node.Decode(&whole)); err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprintf("%s %s/%s", o.Kind, o.Metadata.Namespace, o.Metadata.Name)
+		if _, twice := all[id]; twice {
+			t.Errorf("%s is there twice", id)
+		}
+		all[id] = whole
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestManifestIsTheChart: kubectl apply -f, kustomize and Helm install the same objects.
+func TestManifestIsTheChart(t *testing.T) {
+	want := header + helm(t, nil)
+	if *update {
+		if err := os.WriteFile(manifest, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := read(t, manifest)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("kith.yaml differs from the chart, run make generate (-chart +file):\n%s", diff)
+	}
+	if diff := cmp.Diff(objects(t, got), objects(t, kustomize(t, ".."))); diff != "" {
+		t.Errorf("kustomize (-file +kustomize):\n%s", diff)
+	}
+}
+
+// TestOverlayAndValuesAgree: the same change made the kustomize and the Helm way gives the same objects.
+func TestOverlayAndValuesAgree(t *testing.T) {
+	values := map[string]any{}
+	if err := yaml.Unmarshal([]byte(read(t, "../../examples/install/values.yaml")), &values); err != nil {
+		t.Fatal(err)
+	}
+	chart, overlay := objects(t, helm(t, values)), objects(t, kustomize(t, "../../examples/install"))
+	for _, all := range []map[string]any{chart, overlay} {
+		// The two differ in the comments of the configuration's text, not in what it says.
+		data := all["ConfigMap kith-system/kith"].(map[string]any)["data"].(map[string]any)
+		var config map[string]any
+		if err := yaml.Unmarshal([]byte(data["kith.yaml"].(string)), &config); err != nil {
+			t.Fatal(err)
+		}
+		data["kith.yaml"] = config
+	}
+	if diff := cmp.Diff(chart, overlay); diff != "" {
+		t.Errorf("example (-helm +kustomize):\n%s", diff)
+	}
+	if diff := cmp.Diff(objects(t, helm(t, nil)), chart); diff == "" {
+		t.Error("the example changes nothing")
+	}
+}
+
+func TestChartRefusesUnknownValues(t *testing.T) {
+	chart, err := loader.Load("../helm/kith")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"imge: {}", "image: {repo: x}", "image: {pullPolicy: sometimes}", "config: 3", "resources: {agnt: {}}"} {
+		values := map[string]any{}
+		if err := yaml.Unmarshal([]byte(text), &values); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := chartutil.ToRenderValues(chart, values, chartutil.ReleaseOptions{}, nil); err == nil {
+			t.Errorf("%s: no error", text)
+		}
+	}
+}
+
+// TestChartVersion: the chart's version is its application's without the v, as `helm repo` wants it.
+func TestChartVersion(t *testing.T) {
+	chart, err := loader.Load("../helm/kith")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.TrimPrefix(chart.Metadata.AppVersion, "v"); chart.Metadata.Version != want {
+		t.Errorf("version %s, want %s", chart.Metadata.Version, want)
+	}
+}
+
+// TestLeastPrivilege pins what the manifest asks of the cluster and of the node, so that more is asked only on purpose.
+func TestLeastPrivilege(t *testing.T) {
+	text := read(t, manifest)
+	for _, word := range []string{"privileged: true", "hostPID", "hostIPC", "'*'", `"*"`, "escalate", "impersonate", "SYS_MODULE", "NET_RAW"} {
+		if strings.Contains(text, word) {
+			t.Errorf("the manifest has %s", word)
+		}
+	}
+	containers := regexp.MustCompile(`(?m)^ +image: `).FindAllString(text, -1)
+	for _, line := range []string{"drop: [ALL]", "readOnlyRootFilesystem: true", "allowPrivilegeEscalation: false"} {
+		if n := strings.Count(text, line); n != len(containers) {
+			t.Errorf("%d of %d containers have %s", n, len(containers), line)
+		}
+	}
+	var added []string
+	for _, m := range regexp.MustCompile(`add: \[(.*)\]`).FindAllStringSubmatch(text, -1) {
+		added = append(added, m[1])
+	}
+	if want := []string{"NET_ADMIN, SYS_ADMIN", "NET_ADMIN"}; !slices.Equal(added, want) {
+		t.Errorf("capabilities %q, want %q", added, want)
+	}
+	if bytes.Contains([]byte(text), []byte("\t")) {
+		t.Error("the manifest has tabs")
+	}
+}
