@@ -81,6 +81,11 @@ type ElementChange struct {
 
 // Empty says that there is nothing to write.
 func (t Transaction) Empty() bool {
-	return len(t.AddSets)+len(t.AddChains)+len(t.DeleteElements)+len(t.AddElements)+len(t.SetRules)+
-		len(t.DeleteChains)+len(t.DeleteSets) == 0
+	return t.Size() == 0
+}
+
+// Size is how many objects the transaction writes: sets, chains and elements.
+func (t Transaction) Size() int {
+	return len(t.AddSets) + len(t.AddChains) + len(t.DeleteElements) + len(t.AddElements) + len(t.SetRules) +
+		len(t.DeleteChains) + len(t.DeleteSets)
 }
