@@ -1,9 +1,8 @@
-// Package debian fetches Debian packages with the machine's own apt: to install a tool that is missing, or to
-// unpack a package somewhere without installing it.
+// Package debian unpacks Debian packages somewhere without installing them, with the machine's own apt.
 //
-// Input: names of packages and of the commands they bring. Output: the commands are in PATH, or the content of
-// a package lies in a folder. Invariant: nothing is installed, and no network is used, when the commands are
-// there already. Out of scope: removing anything, other distributions.
+// Input: names of packages. Output: their content in a folder. Invariants: nothing is installed and no script
+// of a package runs, so no service starts; the network is used for a download or when apt's lists lack a
+// package, and not else. Out of scope: installing (package parts), other distributions.
 package debian
 
 import (
@@ -11,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,38 +19,12 @@ import (
 // ErrUnknown says that apt's lists, freshly updated, hold none of the packages asked for.
 var ErrUnknown = errors.New("no such Debian package")
 
-// Tool is a command and the package that brings it.
-type Tool struct {
-	Command string
-	Package string
-}
-
-// Install installs the packages of those tools whose command is missing.
-func Install(ctx context.Context, log *slog.Logger, tools ...Tool) error {
-	var packages []string
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool.Command); err != nil {
-			packages = append(packages, tool.Package)
-		}
-	}
-	if len(packages) == 0 {
-		return nil
-	}
-	log.Info("installing Debian packages", "packages", strings.Join(packages, " "))
-	if err := run(ctx, "", "apt-get", "update", "-qq"); err != nil {
-		return err
-	}
-	args := append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...)
-	return run(ctx, "", "apt-get", args...)
-}
-
 // Newest names the package that the first known one of the meta packages stands for today.
-func Newest(ctx context.Context, log *slog.Logger, metas ...string) (string, error) {
+func Newest(ctx context.Context, metas ...string) (string, error) {
 	if name := newest(ctx, metas); name != "" {
 		return name, nil
 	}
-	log.Info("updating apt's package lists")
-	if err := run(ctx, "", "apt-get", "update", "-qq"); err != nil {
+	if err := apt(ctx, "", "update", "-qq"); err != nil {
 		return "", err
 	}
 	if name := newest(ctx, metas); name != "" {
@@ -76,36 +48,63 @@ func newest(ctx context.Context, metas []string) string {
 	return ""
 }
 
-// Unpack downloads a package and lays its content out in dir, without running its scripts.
-func Unpack(ctx context.Context, log *slog.Logger, name, dir string) error {
-	download, err := os.MkdirTemp("", "kith-deb-")
-	if err != nil {
-		return fmt.Errorf("unpack %s: %w", name, err)
-	}
-	defer os.RemoveAll(download)
-	log.Info("downloading Debian package", "package", name)
-	if err := run(ctx, download, "apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name); err != nil {
+// Unpack lays the content of one package out in dir.
+func Unpack(ctx context.Context, name, dir string) error {
+	return unpack(ctx, dir, "download", "-qq", name)
+}
+
+// UnpackAll lays packages out in dir together with those they depend on that this machine lacks.
+func UnpackAll(ctx context.Context, dir string, names ...string) error {
+	if err := apt(ctx, "", "update", "-qq"); err != nil {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(download, "*.deb"))
-	if err != nil || len(files) != 1 {
-		return fmt.Errorf("unpack %s: %d files downloaded, want one", name, len(files))
+	args := []string{"install", "-y", "-qq", "--no-install-recommends", "--download-only"}
+	return unpack(ctx, dir, append(args, names...)...)
+}
+
+// unpack runs an apt-get command that downloads packages, and unpacks what came.
+func unpack(ctx context.Context, dir string, args ...string) error {
+	downloads, err := os.MkdirTemp("", "kith-deb-")
+	if err != nil {
+		return fmt.Errorf("download packages: %w", err)
 	}
-	return run(ctx, "", "dpkg-deb", "-x", files[0], dir)
+	defer os.RemoveAll(downloads)
+	if err := os.Mkdir(filepath.Join(downloads, "partial"), 0o700); err != nil {
+		return fmt.Errorf("download packages: %w", err)
+	}
+	if err := apt(ctx, downloads, args...); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(downloads, "*.deb"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("apt-get %s: no package came", strings.Join(args, " "))
+	}
+	for _, file := range files {
+		if err := run(ctx, "", "dpkg-deb", "-x", file, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apt runs apt-get; what it downloads goes to the given folder.
+func apt(ctx context.Context, downloads string, args ...string) error {
+	// Another apt may be at work: wait for it rather than fail.
+	options := []string{"-o", "DPkg::Lock::Timeout=600", "-o", "APT::Sandbox::User=root"}
+	if downloads != "" {
+		options = append(options, "-o", "Dir::Cache::archives="+downloads)
+	}
+	return run(ctx, downloads, "apt-get", append(options, args...)...)
 }
 
 func run(ctx context.Context, dir, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
-	if name == "apt-get" {
-		// Another apt may be at work: wait for it rather than fail.
-		cmd.Args = append([]string{name, "-o", "DPkg::Lock::Timeout=600"}, args...)
-	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s %s: %w\n%s", name, args[0], err, bytes.TrimSpace(out.Bytes()))
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
 	}
 	return nil
 }

@@ -3,7 +3,6 @@
 package guest_test
 
 import (
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kithnet/kith/e2e/guest"
+	"github.com/kithnet/kith/e2e/parts"
 )
 
 // repository is the root module, seen from this package's folder.
@@ -37,11 +37,11 @@ func runPackage(t *testing.T, pkg string, env ...string) {
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Fatalf("compile the tests of %s: %v\n%s", pkg, err, out)
 	}
-	cache, err := guest.CacheDir()
+	builder, err := parts.New(t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernel, err := guest.Fetch(t.Context(), cache, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	kernel, err := guest.Fetch(t.Context(), builder)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/kithnet/kith/e2e/debian"
 	"github.com/kithnet/kith/e2e/guest/cpio"
 	"github.com/kithnet/kith/e2e/guest/job"
+	"github.com/kithnet/kith/e2e/parts"
 )
 
 // layout changes when what a cached kernel folder holds changes.
@@ -25,36 +25,21 @@ type Kernel struct {
 	dir     string
 }
 
-// CacheDir is where kernels are kept: $KITH_CACHE, or kith in the user's cache folder.
-func CacheDir() (string, error) {
-	if dir := os.Getenv("KITH_CACHE"); dir != "" {
-		return dir, nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("cache folder: %w", err)
-	}
-	return filepath.Join(dir, "kith"), nil
-}
-
-// Fetch brings Debian's newest cloud kernel into the cache, or finds it there.
-func Fetch(ctx context.Context, cache string, log *slog.Logger) (Kernel, error) {
-	err := debian.Install(ctx, log,
-		debian.Tool{Command: "qemu-system-x86_64", Package: "qemu-system-x86"},
-		debian.Tool{Command: "xz", Package: "xz-utils"})
-	if err != nil {
+// Fetch brings Debian's newest cloud kernel into the builder's cache, or finds it there, and installs the emulator.
+func Fetch(ctx context.Context, b *parts.Builder) (Kernel, error) {
+	if err := b.EnsurePackages(ctx, "qemu-system-x86", "xz-utils"); err != nil {
 		return Kernel{}, err
 	}
-	name, err := debian.Newest(ctx, log, "linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
+	name, err := debian.Newest(ctx, "linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
 	if err != nil {
 		return Kernel{}, err
 	}
 	sum := sha256.Sum256([]byte(layout + strings.Join(wanted, " ")))
-	kernel := Kernel{Package: name, dir: filepath.Join(cache, "guest", fmt.Sprintf("%s-%x", name, sum[:4]))}
+	kernel := Kernel{Package: name, dir: filepath.Join(b.Cache, "guest", fmt.Sprintf("%s-%x", name, sum[:4]))}
 	if _, err := os.Stat(kernel.dir); err == nil {
 		return kernel, nil
 	}
-	if err := kernel.make(ctx, log); err != nil {
+	if err := kernel.make(ctx, b); err != nil {
 		return Kernel{}, fmt.Errorf("guest kernel %s: %w", name, err)
 	}
 	return kernel, nil
@@ -64,7 +49,7 @@ func (k Kernel) image() string   { return filepath.Join(k.dir, "vmlinuz") }
 func (k Kernel) modules() string { return filepath.Join(k.dir, "modules.cpio") }
 
 // make fills a folder beside the final one and renames it, so that a folder in the cache is always whole.
-func (k Kernel) make(ctx context.Context, log *slog.Logger) error {
+func (k Kernel) make(ctx context.Context, b *parts.Builder) error {
 	if err := os.MkdirAll(filepath.Dir(k.dir), 0o755); err != nil {
 		return err
 	}
@@ -74,7 +59,8 @@ func (k Kernel) make(ctx context.Context, log *slog.Logger) error {
 	}
 	defer os.RemoveAll(work)
 	tree := filepath.Join(work, "package")
-	if err := debian.Unpack(ctx, log, k.Package, tree); err != nil {
+	b.Say("downloading %s", k.Package)
+	if err := debian.Unpack(ctx, k.Package, tree); err != nil {
 		return err
 	}
 	ready := Kernel{Package: k.Package, dir: filepath.Join(work, "ready")}
@@ -85,7 +71,6 @@ func (k Kernel) make(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("packing kernel modules", "release", release)
 	if err := packModules(ctx, tree, release, ready); err != nil {
 		return err
 	}

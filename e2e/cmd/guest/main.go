@@ -10,7 +10,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kithnet/kith/e2e/guest"
+	"github.com/kithnet/kith/e2e/parts"
 )
 
 func main() {
@@ -52,11 +52,11 @@ func run(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("which program?")
 	}
 	j.Program, j.Args = flag.Arg(0), flag.Args()[1:]
-	cache, err := guest.CacheDir()
+	builder, err := parts.New(os.Stderr)
 	if err != nil {
 		return 0, err
 	}
-	kernel, err := guest.Fetch(ctx, cache, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	kernel, err := guest.Fetch(ctx, builder)
 	if err != nil {
 		return 0, err
 	}
