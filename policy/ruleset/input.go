@@ -1,0 +1,65 @@
+package ruleset
+
+import (
+	"net/netip"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+// Input is everything that a ruleset is made of.
+type Input struct {
+	Pods        []identity.Pod
+	Namespaces  []identity.Namespace
+	Policies    []policy.Policy
+	Attachments []Attachment
+	Network     Network
+}
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// Attachment is a pod's network interface on this node. It is opened once its pod and the pod's namespace are known.
+type Attachment struct {
+	Pod       identity.PodKey
+	UID       string // of the pod; empty: any
+	Interface string // the node's end of the veth
+	MAC       MAC    // the pod's end
+	Addresses []netip.Addr
+}
+
+// Network is what the guard and NAT chains need to know.
+type Network struct {
+	Node         string // which of Nodes is ours
+	Nodes        []policy.Node
+	NoMasquerade []netip.Prefix // destinations outside of the cluster that see pods under their own addresses
+}
+
+// Device is the mesh's interface, VethPrefix the beginning of the name of every pod's veth.
+const (
+	Device     = "kith0"
+	VethPrefix = "kith-"
+)
+
+// The sets whose elements open an attachment. In a transaction their elements come last.
+const (
+	SetPods4  = "pods4"  // interface . Ethernet source . source
+	SetPods6  = "pods6"  // interface . Ethernet source . source
+	SetOpened = "opened" // interfaces towards which packets may go
+)
+
+// Opens says that the element opens an attachment: what denies must be in the kernel before.
+func (c ElementChange) Opens() bool {
+	return c.Set == SetPods4 || c.Set == SetPods6 || c.Set == SetOpened
+}
+
+// Compile is the ruleset for an input.
+func Compile(in Input) Ruleset {
+	c := NewCompiler()
+	c.SetNetwork(in.Network)
+	c.ReplaceNamespaces(in.Namespaces)
+	c.ReplacePods(in.Pods)
+	c.ReplacePolicies(in.Policies)
+	c.ReplaceAttachments(in.Attachments)
+	return c.Ruleset()
+}

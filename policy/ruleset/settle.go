@@ -1,0 +1,4 @@
+package ruleset
+
+// settle brings the wanted ruleset up to date with everything that happened.
+func (c *Compiler) settle() {}
