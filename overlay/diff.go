@@ -11,6 +11,7 @@ import (
 // routes outlive their peers.
 func Diff(have, want Mesh) Plan {
 	d := differ{have: have, want: want}
+	d.close()
 	d.device()
 	d.addAddresses()
 	d.addRoutes()
@@ -45,6 +46,13 @@ func (d *differ) device() {
 	}
 }
 
+// close needs no device.
+func (d *differ) close() {
+	for _, cidr := range missing(d.want.Unreachable, d.have.Unreachable) {
+		d.add(AddUnreachable{CIDR: cidr})
+	}
+}
+
 func (d *differ) addAddresses() {
 	for _, addr := range missing(d.want.Addresses, d.have.Addresses) {
 		d.add(AddAddress{Addr: addr})
@@ -52,9 +60,6 @@ func (d *differ) addAddresses() {
 }
 
 func (d *differ) addRoutes() {
-	for _, cidr := range missing(d.want.Unreachable, d.have.Unreachable) {
-		d.add(AddUnreachable{CIDR: cidr})
-	}
 	for _, route := range missing(d.want.Routes, d.have.Routes) {
 		d.add(SetRoute{Route: route})
 	}
@@ -105,7 +110,7 @@ func (d *differ) removePeers() {
 	}
 }
 
-// removeRoutes leaves alone what addRoutes has turned from one kind into the other.
+// removeRoutes leaves alone what an earlier step has turned from one kind into the other.
 func (d *differ) removeRoutes() {
 	wanted := slices.Concat(cidrs(d.want.Routes), d.want.Unreachable)
 	for _, cidr := range missing(cidrs(d.have.Routes), wanted) {

@@ -1,0 +1,61 @@
+// Command kith-wireguard carries the mesh device on nodes whose kernel has no
+// WireGuard. It is a process of its own so that a restart of the agent does not
+// cut the tunnel. Where the kernel has WireGuard it waits, idle.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/overlay/wireguard/userspace"
+)
+
+// wireguard-go never gives a buffer back by itself; under this limit the garbage
+// collector does.
+const memoryLimit = 256 << 20
+
+func main() {
+	device := flag.String("device", "kith0", "name of the mesh device")
+	mode := flag.String("wireguard", os.Getenv("KITH_WIREGUARD"), "auto, kernel or userspace")
+	verbose := flag.Bool("verbose", false, "log every handshake")
+	flag.Parse()
+	level := slog.LevelInfo
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := run(ctx, *device, *mode, log); err != nil {
+		log.Error("cannot carry the mesh device", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, device, word string, log *slog.Logger) error {
+	mode, err := wireguard.ParseMode(word)
+	if err != nil {
+		return err
+	}
+	if mode == wireguard.Auto {
+		if mode, err = wireguard.Probe(); err != nil {
+			return fmt.Errorf("choose who carries WireGuard: %w", err)
+		}
+	}
+	if mode == wireguard.Kernel {
+		log.Info("the kernel carries WireGuard: idle", "device", device)
+		<-ctx.Done()
+		return nil
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	return userspace.Run(ctx, device, log)
+}

@@ -1,0 +1,102 @@
+// Package userspace carries WireGuard where the kernel cannot: wireguard-go on a
+// TUN device.
+//
+// Input: the device's name. What peers there are it is told over wireguard-go's
+// control socket, /var/run/wireguard/NAME.sock.
+//
+// Invariants:
+//   - The TUN device outlives the process: its interface, addresses and routes stay,
+//     packets into it are dropped meanwhile, and the next process takes it over.
+//   - The control socket listens before the device gets its carrier, so who sees the
+//     carrier can configure.
+//   - A device deleted by hand is made anew.
+//
+// Out of scope: configuration of any kind; keys and peers are forgotten with the
+// process.
+package userspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/ipc"
+)
+
+// Only a device that cannot be had at all makes it wait this long.
+const retryDelay = 500 * time.Millisecond
+
+var errDeviceGone = errors.New("device deleted")
+
+// Run serves the device until ctx ends. It reports through log why it starts over.
+func Run(ctx context.Context, name string, log *slog.Logger) error {
+	for {
+		err := serve(ctx, name, log)
+		if ctx.Err() != nil {
+			return nil
+		}
+		log.Warn("starting over", "device", name, "error", err)
+		if errors.Is(err, errDeviceGone) {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryDelay):
+		}
+	}
+}
+
+// serve carries one TUN device for as long as it exists.
+func serve(ctx context.Context, name string, log *slog.Logger) error {
+	socket, err := ipc.UAPIOpen(name)
+	if err != nil {
+		return fmt.Errorf("open control socket of %s: %w", name, err)
+	}
+	defer socket.Close()
+	control, err := ipc.UAPIListen(name, socket)
+	if err != nil {
+		return fmt.Errorf("listen on control socket of %s: %w", name, err)
+	}
+	defer control.Close()
+	tun, err := openTUN(name)
+	if err != nil {
+		return fmt.Errorf("open TUN device %s: %w", name, err)
+	}
+	dev := device.NewDevice(tun, conn.NewDefaultBind(), logger(name, log))
+	defer dev.Close()
+	log.Info("serving", "device", name)
+	failed := make(chan error, 1)
+	go func() { failed <- accept(control, dev) }()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-dev.Wait():
+		return errDeviceGone
+	case err := <-failed:
+		return fmt.Errorf("control socket of %s: %w", name, err)
+	}
+}
+
+func accept(control net.Listener, dev *device.Device) error {
+	for {
+		c, err := control.Accept()
+		if err != nil {
+			return err
+		}
+		go dev.IpcHandle(c)
+	}
+}
+
+func logger(name string, log *slog.Logger) *device.Logger {
+	log = log.With("device", name)
+	return &device.Logger{
+		Verbosef: func(format string, args ...any) { log.Debug(fmt.Sprintf(format, args...)) },
+		Errorf:   func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) },
+	}
+}

@@ -1,0 +1,85 @@
+package userspace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+const (
+	tunNode = "/dev/net/tun"
+	// TUN's device number, as the kernel's list of devices has it.
+	tunMajor = 10
+	tunMinor = 200
+)
+
+// openTUN makes the persistent device or attaches to the one that is there, with
+// the offloads (vnet_hdr) that let wireguard-go move many packets at once.
+func openTUN(name string) (tun.Device, error) {
+	if err := makeNode(); err != nil {
+		return nil, err
+	}
+	file, err := attach(name)
+	if err != nil {
+		return nil, err
+	}
+	link, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	// wireguard-go insists on setting an MTU: the one it has.
+	dev, err := tun.CreateTUNFromFile(file, link.MTU)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return dev, nil
+}
+
+func attach(name string) (*os.File, error) {
+	fd, err := unix.Open(tunNode, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", tunNode, err)
+	}
+	if err := claim(fd, name); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), tunNode), nil
+}
+
+func claim(fd int, name string) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return fmt.Errorf("attach (is there another %s, or another process on it?): %w", name, err)
+	}
+	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("make it persistent: %w", err)
+	}
+	return nil
+}
+
+// makeNode makes the device node that a container often lacks.
+func makeNode() error {
+	_, err := os.Stat(tunNode)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(tunNode), 0o755); err != nil {
+		return err
+	}
+	err = unix.Mknod(tunNode, unix.S_IFCHR|0o600, int(unix.Mkdev(tunMajor, tunMinor)))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make %s: %w", tunNode, err)
+	}
+	return nil
+}

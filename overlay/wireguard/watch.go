@@ -1,0 +1,127 @@
+package wireguard
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// watch listens to the kernel's routing messages and picks out those about the
+// device. Its socket belongs to the network namespace it was made in.
+type watch struct {
+	device  string
+	index   *atomic.Int32
+	socket  *os.File
+	changed chan struct{}
+}
+
+func newWatch(device string, index *atomic.Int32) (*watch, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", device, err)
+	}
+	groups := []uint{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+	}
+	var mask uint32
+	for _, group := range groups {
+		mask |= 1 << (group - 1)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: mask}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("watch %s: %w", device, err)
+	}
+	return &watch{
+		device:  device,
+		index:   index,
+		socket:  os.NewFile(uintptr(fd), "rtnetlink"),
+		changed: make(chan struct{}, 1),
+	}, nil
+}
+
+func (w *watch) close() error {
+	if err := w.socket.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// run reads until ctx ends, which closes the socket.
+func (w *watch) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { w.socket.Close() })
+	defer stop()
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := w.socket.Read(buf)
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			// Messages were lost; any of them may have been ours.
+			w.signal()
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("watch %s: %w", w.device, err)
+		case w.concerns(buf[:n]):
+			w.signal()
+		}
+	}
+}
+
+func (w *watch) signal() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watch) concerns(data []byte) bool {
+	messages, err := syscall.ParseNetlinkMessage(data)
+	if err != nil {
+		return true
+	}
+	for _, m := range messages {
+		if w.about(m) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *watch) about(m syscall.NetlinkMessage) bool {
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return linkName(m) == w.device
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return len(m.Data) >= unix.SizeofIfAddrmsg && int32(binary.NativeEndian.Uint32(m.Data[4:])) == w.index.Load()
+	case unix.RTM_DELROUTE:
+		return ownRoute(m)
+	case unix.RTM_NEWROUTE:
+		// Somebody may have replaced a route of ours by one of theirs.
+		return m.Header.Flags&unix.NLM_F_REPLACE != 0 && !ownRoute(m)
+	}
+	return false
+}
+
+func ownRoute(m syscall.NetlinkMessage) bool {
+	return len(m.Data) >= unix.SizeofRtMsg && m.Data[5] == byte(protocol)
+}
+
+func linkName(m syscall.NetlinkMessage) string {
+	attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+	if err != nil {
+		return ""
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == unix.IFLA_IFNAME {
+			return unix.ByteSliceToString(a.Value)
+		}
+	}
+	return ""
+}
