@@ -46,10 +46,16 @@ func (d daemon) engine() engine {
 	tools := toolFolders(d.Tools)
 	return engine{
 		tools:            tools,
+		enter:            d.inside(),
 		env:              []string{"DOCKER_HOST=unix://" + socket, "PATH=" + searchPath(tools)},
 		apiServerAddress: hostAddress,
 		proxyMode:        "nftables",
 	}
+}
+
+// inside is the command line that enters the engine's network namespace.
+func (d daemon) inside() []string {
+	return []string{"nsenter", "--net", "--target", strconv.Itoa(d.PID)}
 }
 
 func toolFolders(tree string) []string {
@@ -197,7 +203,7 @@ func (d daemon) ready(ctx context.Context) error {
 		return err
 	}
 	pid := strconv.Itoa(d.PID)
-	inside := []string{"nsenter", "--net", "--target", pid, "ip"}
+	inside := append(d.inside(), "ip")
 	for _, args := range [][]string{
 		{"ip", "link", "add", uplink, "type", "veth", "peer", "name", uplink, "netns", pid},
 		{"ip", "address", "add", rootAddress + "/30", "dev", uplink},

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,8 @@ type engine struct {
 	env []string
 	// tools are folders searched for programs before PATH.
 	tools []string
+	// enter goes before kind's own command line: what runs it where the engine's ports are.
+	enter []string
 	// apiServerAddress and proxyMode go into kind's configuration.
 	apiServerAddress string
 	proxyMode        string
@@ -50,11 +53,13 @@ func (e engine) works(ctx context.Context) bool {
 }
 
 func (e engine) docker(ctx context.Context, args ...string) (string, error) {
-	return e.run(ctx, e.find("docker"), args...)
+	return run(e.command(ctx, e.find("docker"), args...))
 }
 
-func (e engine) run(ctx context.Context, program string, args ...string) (string, error) {
-	return run(e.command(ctx, program, args...))
+// kind runs kind, which itself runs docker and looks for free ports.
+func (e engine) kind(ctx context.Context, program string, args ...string) (string, error) {
+	line := slices.Concat(e.enter, []string{program}, args)
+	return run(e.command(ctx, line[0], line[1:]...))
 }
 
 func (e engine) command(ctx context.Context, program string, args ...string) *exec.Cmd {

@@ -89,7 +89,7 @@ func (c *Cluster) create(ctx context.Context, configFile, image string) error {
 	if image != "" {
 		args = append(args, "--image", image)
 	}
-	_, err = c.engine.run(ctx, c.kind, args...)
+	_, err = c.engine.kind(ctx, c.kind, args...)
 	return err
 }
 
@@ -136,7 +136,7 @@ func deleteCluster(ctx context.Context, e engine, program, name string) error {
 	if err != nil || !slices.Contains(names, name) {
 		return err
 	}
-	if _, err := e.run(ctx, program, "delete", "cluster", "--name", name, "--kubeconfig", kubeconfig(name)); err != nil {
+	if _, err := e.kind(ctx, program, "delete", "cluster", "--name", name, "--kubeconfig", kubeconfig(name)); err != nil {
 		return err
 	}
 	for _, suffix := range []string{"", ".lock"} {
@@ -148,13 +148,13 @@ func deleteCluster(ctx context.Context, e engine, program, name string) error {
 }
 
 func clusters(ctx context.Context, e engine, program string) ([]string, error) {
-	out, err := e.run(ctx, program, "get", "clusters", "-q")
+	out, err := e.kind(ctx, program, "get", "clusters", "-q")
 	return strings.Fields(out), err
 }
 
 // Nodes names the cluster's nodes.
 func (c *Cluster) Nodes(ctx context.Context) ([]string, error) {
-	out, err := c.engine.run(ctx, c.kind, "get", "nodes", "-q", "--name", c.Name)
+	out, err := c.engine.kind(ctx, c.kind, "get", "nodes", "-q", "--name", c.Name)
 	names := strings.Fields(out)
 	slices.Sort(names)
 	return names, err
@@ -167,7 +167,7 @@ func (c *Cluster) Exec(ctx context.Context, node string, args ...string) (string
 
 // Load imports an image archive on every node.
 func (c *Cluster) Load(ctx context.Context, archive string) error {
-	_, err := c.engine.run(ctx, c.kind, "load", "image-archive", archive, "--name", c.Name)
+	_, err := c.engine.kind(ctx, c.kind, "load", "image-archive", archive, "--name", c.Name)
 	return err
 }
 
