@@ -1,0 +1,83 @@
+// Package kube is the edge between the API server's NetworkPolicy objects and the policy model.
+//
+// Input: a watch of all NetworkPolicies. Output: policies of the model, each with the problems found in it.
+// Translate, the step between, is pure. Invariant: what cannot be translated closes and never opens. The pods that a
+// policy selects stay isolated, a rule with a problem allows nothing, and the problem names policy, field and fix.
+//
+// Out of scope: what a policy means (policy) and how it is enforced (policy/ruleset).
+package kube
+
+import (
+	"context"
+	"fmt"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/kithnet/kith/policy"
+)
+
+// Change is what became of one policy. Put is nil when it was deleted.
+type Change struct {
+	Name     policy.Name
+	Put      *policy.Policy
+	Problems []Problem
+}
+
+// Watch watches NetworkPolicies.
+type Watch struct {
+	informer cache.SharedIndexInformer
+	handler  cache.ResourceEventHandlerRegistration
+}
+
+// New prepares the watch; Run starts it. sink is called from one goroutine.
+func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
+	w := &Watch{informer: informers.NewSharedInformerFactory(client, 0).Networking().V1().NetworkPolicies().Informer()}
+	if err := w.informer.SetTransform(slim); err != nil {
+		return nil, fmt.Errorf("watch network policies: %w", err)
+	}
+	put := func(obj any) {
+		if np, ok := obj.(*networkingv1.NetworkPolicy); ok {
+			p, problems := Translate(np)
+			sink(Change{Name: p.Key(), Put: &p, Problems: problems})
+		}
+	}
+	handler, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    put,
+		UpdateFunc: func(_, obj any) { put(obj) },
+		DeleteFunc: func(obj any) {
+			if key, err := cache.DeletionHandlingObjectToName(obj); err == nil {
+				sink(Change{Name: policy.Name{Namespace: key.Namespace, Name: key.Name}})
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("watch network policies: %w", err)
+	}
+	w.handler = handler
+	return w, nil
+}
+
+// Run watches until ctx is done.
+func (w *Watch) Run(ctx context.Context) error {
+	w.informer.RunWithContext(ctx)
+	return nil
+}
+
+// HasSynced says whether the sink has been given every policy once.
+func (w *Watch) HasSynced() bool { return w.handler.HasSynced() }
+
+// slim keeps what Translate reads.
+func slim(obj any) (any, error) {
+	np, ok := obj.(*networkingv1.NetworkPolicy)
+	if !ok {
+		return obj, nil
+	}
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: np.Namespace, Name: np.Name, UID: np.UID, ResourceVersion: np.ResourceVersion},
+		Spec:       np.Spec,
+	}, nil
+}
