@@ -9,7 +9,7 @@ import (
 
 // maxFreed is how many freed addresses of a family wait while others were never used. More, and the
 // one freed longest ago comes before the next never used one.
-const maxFreed = 4096
+const maxFreed = 1024
 
 // family is the CIDRs of one address family, in the order they are used up.
 type family struct {
