@@ -149,7 +149,8 @@ func writeJob(ctx context.Context, to io.Writer, j Job, work string) error {
 	if err != nil {
 		return err
 	}
-	spec, err := json.Marshal(job.Spec{Args: j.Args, Env: j.Env})
+	program := filepath.Join(job.Dir, filepath.Base(j.Program))
+	spec, err := json.Marshal(job.Spec{Program: program, Args: j.Args, Env: j.Env})
 	if err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ func writeJob(ctx context.Context, to io.Writer, j Job, work string) error {
 	if err := addTree(w, "/init", initPath); err != nil {
 		return err
 	}
-	if err := addTree(w, job.Program, j.Program); err != nil {
+	if err := addTree(w, program, j.Program); err != nil {
 		return err
 	}
 	for at, source := range j.Files {

@@ -235,6 +235,10 @@ func (d daemon) stop(ctx context.Context) error {
 		return err
 	}
 	removeCgroups()
+	// The kernel takes its time to clean a network namespace up: the veth may outlive the engine for a while.
+	if _, err := os.Stat("/sys/class/net/" + uplink); err == nil {
+		_, _ = run(exec.CommandContext(ctx, "ip", "link", "delete", uplink))
+	}
 	return os.RemoveAll(runDir)
 }
 

@@ -133,7 +133,7 @@ func loopbackUp() error {
 }
 
 func runProgram(spec job.Spec) (int, error) {
-	process, err := os.StartProcess(job.Program, append([]string{job.Program}, spec.Args...), &os.ProcAttr{
+	process, err := os.StartProcess(spec.Program, append([]string{spec.Program}, spec.Args...), &os.ProcAttr{
 		Dir:   job.Dir,
 		Env:   append([]string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/root", "TMPDIR=/tmp", "TERM=dumb"}, spec.Env...),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},

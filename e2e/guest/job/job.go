@@ -6,8 +6,6 @@ package job
 const (
 	// Dir is the working folder of the program.
 	Dir = "/job"
-	// Program is the program itself.
-	Program = Dir + "/program"
 	// SpecFile holds the Spec.
 	SpecFile = "/spec.json"
 	// Modules is the folder of kernel modules; ModuleOrder lists their file names, one a line, in load order.
@@ -19,6 +17,8 @@ const (
 
 // Spec says what to run in the guest.
 type Spec struct {
-	Args []string `json:"args"`
-	Env  []string `json:"env"`
+	// Program is its path in the guest.
+	Program string   `json:"program"`
+	Args    []string `json:"args"`
+	Env     []string `json:"env"`
 }
