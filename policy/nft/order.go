@@ -1,0 +1,133 @@
+package nft
+
+import (
+	"slices"
+
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// change is one element added or deleted. Tied: it must be in the same batch as the one before it.
+type change struct {
+	delete, tied bool
+	ruleset.ElementChange
+}
+
+// stage is a part of a transaction that may be cut between its parts, but not mixed with what comes before or after.
+type stage struct {
+	sets         []ruleset.SetSpec
+	chains       []ruleset.ChainSpec
+	changes      []change
+	rules        []ruleset.Chain
+	deleteChains []string
+	deleteSets   []string
+}
+
+// stages cuts a transaction that is too large for one batch so that no packet passes meanwhile that neither the old
+// nor the new rules let pass:
+//
+//  1. New sets and chains, which nothing refers to yet; the address blocks of the cluster, at once; the rules of new
+//     base chains. When the table is new this is the default: no pod's veth is open.
+//  2. Attachments that close.
+//  3. The rules of chains that subjects are sent to.
+//  4. Subjects that are newly isolated, or isolated by other policies than before.
+//  5. What is no longer allowed.
+//  6. What is newly allowed, and whatever else is added.
+//  7. Subjects that are no longer isolated; then the rules of base chains that were there before.
+//  8. Attachments that open.
+//  9. Chains and sets that nothing refers to any more.
+//
+// An element whose data changes is deleted and added in one batch, at its addition's stage.
+func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
+	const count = 9
+	s := make([]stage, count)
+	s[0].sets, s[0].chains = byUse(tx.AddSets), tx.AddChains
+	s[count-1].deleteChains, s[count-1].deleteSets = tx.DeleteChains, tx.DeleteSets
+	stagesOfRules(tx, s)
+
+	type place struct {
+		set string
+		key ruleset.Key
+	}
+	deleted := make(map[place]ruleset.ElementChange, len(tx.DeleteElements))
+	for _, e := range tx.DeleteElements {
+		deleted[place{e.Set, e.Key}] = e
+	}
+	var adds [count][]change
+	for _, e := range tx.AddElements {
+		i := stageOfAddition(e, specs[e.Set])
+		if old, ok := deleted[place{e.Set, e.Key}]; ok && i != 0 {
+			delete(deleted, place{e.Set, e.Key})
+			adds[i] = append(adds[i], change{delete: true, ElementChange: old}, change{tied: true, ElementChange: e})
+			continue
+		}
+		adds[i] = append(adds[i], change{tied: i == 0, ElementChange: e})
+	}
+	for _, e := range tx.DeleteElements {
+		if _, ok := deleted[place{e.Set, e.Key}]; ok {
+			i := stageOfDeletion(e, specs[e.Set])
+			s[i].changes = append(s[i].changes, change{delete: true, tied: i == 0, ElementChange: e})
+		}
+	}
+	for i := range adds {
+		s[i].changes = append(s[i].changes, adds[i]...)
+	}
+	return s
+}
+
+func stagesOfRules(tx ruleset.Transaction, s []stage) {
+	fresh := make(map[string]bool, len(tx.AddChains))
+	for _, c := range tx.AddChains {
+		fresh[c.Name] = true
+	}
+	for _, c := range tx.SetRules {
+		switch {
+		case c.Hook == nil:
+			s[2].rules = append(s[2].rules, c)
+		case fresh[c.Name]:
+			s[0].rules = append(s[0].rules, c)
+		default:
+			s[6].rules = append(s[6].rules, c)
+		}
+	}
+}
+
+func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {
+	switch {
+	case isPlainInterval(spec):
+		return 0
+	case e.Opens():
+		return 7
+	case spec.Data == ruleset.TypeVerdict:
+		return 3
+	}
+	return 5
+}
+
+func stageOfDeletion(e ruleset.ElementChange, spec ruleset.SetSpec) int {
+	switch {
+	case isPlainInterval(spec):
+		return 0
+	case e.Opens():
+		return 1
+	case spec.Data == ruleset.TypeVerdict:
+		return 6
+	}
+	return 4
+}
+
+// isPlainInterval tells the address blocks of the cluster: few elements, which may overlap before and after.
+func isPlainInterval(spec ruleset.SetSpec) bool { return spec.Interval && len(spec.Key) == 1 }
+
+// byUse puts first what changes most: the kernel finds a set by walking the table's sets in the order in which they
+// were made.
+func byUse(sets []ruleset.SetSpec) []ruleset.SetSpec {
+	rank := func(s ruleset.SetSpec) int {
+		if s.Data != ruleset.TypeNone || s.Key[0] == ruleset.TypeIfName {
+			return 0
+		}
+		return 1
+	}
+	out := slices.Clone(sets)
+	slices.SortStableFunc(out, func(a, b ruleset.SetSpec) int { return rank(a) - rank(b) })
+	return out
+}

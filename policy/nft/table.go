@@ -1,0 +1,167 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kithnet/kith/policy/ruleset"
+	"golang.org/x/sys/unix"
+)
+
+// defaultBatch is how much goes into one atomic batch: some 20,000 elements, or 3,000 chains' rules.
+const defaultBatch = 2 << 20
+
+// Table is the table inet kith of one network namespace. One goroutine may use it at a time; Watch runs beside it.
+type Table struct {
+	socket *socket
+	events *socket
+	limit  int
+	batch  batch
+	// sets are the sets that the kernel has; nil when that is not known.
+	sets map[string]ruleset.SetSpec
+	// replace says that the table must go before anything can hold in it.
+	replace bool
+}
+
+// Option changes how a Table is opened.
+type Option func(*options)
+
+type options struct {
+	namespace int
+	limit     int
+}
+
+// InNamespace works in the network namespace of an open file instead of the process's own.
+func InNamespace(fd int) Option { return func(o *options) { o.namespace = fd } }
+
+// BatchLimit sets after how many bytes of messages a transaction is cut into several batches.
+func BatchLimit(bytes int) Option { return func(o *options) { o.limit = bytes } }
+
+// Open connects to the kernel. Changes that others make from now on are what Watch tells.
+func Open(opts ...Option) (*Table, error) {
+	o := options{limit: defaultBatch}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	s, err := dial(o.namespace)
+	if err != nil {
+		return nil, err
+	}
+	events, err := dial(o.namespace)
+	if err != nil {
+		return nil, errors.Join(err, s.conn.Close())
+	}
+	if err := listen(events, s.port); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for changes of tables: %w", err), s.conn.Close(), events.conn.Close())
+	}
+	return &Table{socket: s, events: events, limit: o.limit}, nil
+}
+
+// Close ends the connection and Watch. The table stays.
+func (t *Table) Close() error { return errors.Join(t.socket.conn.Close(), t.events.conn.Close()) }
+
+// Read gives the table as the kernel has it. No table, or one that is switched off, is an empty ruleset.
+func (t *Table) Read(ctx context.Context) (ruleset.Ruleset, error) {
+	t.sets, t.replace = nil, false
+	have := ruleset.Ruleset{Sets: map[string]*ruleset.Set{}, Chains: map[string]*ruleset.Chain{}}
+	enforced, err := t.readTable()
+	if err != nil {
+		return ruleset.Ruleset{}, fmt.Errorf("read table %s: %w", ruleset.Table, err)
+	}
+	if !enforced {
+		t.sets = map[string]ruleset.SetSpec{}
+		return have, nil
+	}
+	specs, err := t.readSets(ctx, have)
+	if err != nil {
+		return ruleset.Ruleset{}, fmt.Errorf("read table %s: %w", ruleset.Table, err)
+	}
+	if err := t.readChains(have, specs); err != nil {
+		return ruleset.Ruleset{}, fmt.Errorf("read table %s: %w", ruleset.Table, err)
+	}
+	t.sets = specs
+	return have, nil
+}
+
+// readTable says whether there is a table that is switched on.
+func (t *Table) readTable() (bool, error) {
+	tables, err := t.socket.list(unix.NFT_MSG_GETTABLE, 0, func(m *batch) { m.str(unix.NFTA_TABLE_NAME, ruleset.Table) })
+	if errors.Is(err, unix.ENOENT) || err == nil && len(tables) == 0 {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, a := range attributes(tables[0]) {
+		if a.typ == unix.NFTA_TABLE_FLAGS && number(a.data) != 0 {
+			t.replace = true
+		}
+	}
+	return !t.replace, nil
+}
+
+func (t *Table) readSets(ctx context.Context, have ruleset.Ruleset) (map[string]ruleset.SetSpec, error) {
+	sets, err := t.socket.dump(unix.NFT_MSG_GETSET, func(m *batch) { m.str(unix.NFTA_SET_TABLE, ruleset.Table) })
+	if err != nil {
+		return nil, fmt.Errorf("list sets: %w", err)
+	}
+	specs := make(map[string]ruleset.SetSpec, len(sets))
+	for _, b := range sets {
+		set := parseSet(b)
+		if set.table != ruleset.Table || set.anonymous {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		elements, err := t.readElements(set.spec)
+		if err != nil {
+			return nil, fmt.Errorf("list elements of %s: %w", set.spec.Name, err)
+		}
+		specs[set.spec.Name] = set.spec
+		have.Sets[set.spec.Name] = &ruleset.Set{SetSpec: set.spec, Elements: elements}
+	}
+	return specs, nil
+}
+
+func (t *Table) readElements(spec ruleset.SetSpec) (map[ruleset.Key]ruleset.Value, error) {
+	if len(spec.Key) == 0 {
+		return map[ruleset.Key]ruleset.Value{}, nil
+	}
+	lists, err := t.socket.dump(unix.NFT_MSG_GETSETELEM, func(m *batch) {
+		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table)
+		m.str(unix.NFTA_SET_ELEM_LIST_SET, spec.Name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var elements []kernelElement
+	for _, b := range lists {
+		elements = append(elements, parseElements(spec, b)...)
+	}
+	return elementsOf(spec, elements), nil
+}
+
+func (t *Table) readChains(have ruleset.Ruleset, specs map[string]ruleset.SetSpec) error {
+	chains, err := t.socket.dump(unix.NFT_MSG_GETCHAIN, func(m *batch) { m.str(unix.NFTA_CHAIN_TABLE, ruleset.Table) })
+	if err != nil {
+		return fmt.Errorf("list chains: %w", err)
+	}
+	for _, b := range chains {
+		if table, c := parseChain(b); table == ruleset.Table {
+			have.Chains[c.Name] = &ruleset.Chain{ChainSpec: c}
+		}
+	}
+	rules, err := t.socket.dump(unix.NFT_MSG_GETRULE, func(m *batch) { m.str(unix.NFTA_RULE_TABLE, ruleset.Table) })
+	if err != nil {
+		return fmt.Errorf("list rules: %w", err)
+	}
+	for _, b := range rules {
+		name, rule := parseRule(b, specs)
+		if c, ok := have.Chains[name]; ok {
+			c.Rules = append(c.Rules, rule)
+		}
+	}
+	return nil
+}
