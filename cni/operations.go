@@ -75,8 +75,11 @@ func isTransient(err error) bool {
 }
 
 // Add makes the request's attachment and returns when its packets may pass. A record of an Add that
-// never finished is cleaned away first; one of an Add that did is an error.
+// never finished is cleaned away first; one of an Add that did is an error. An agent that is not ready makes nothing.
 func Add(ctx context.Context, d Deps, r Request) (*types100.Result, error) {
+	if err := d.Ready(ctx); err != nil {
+		return nil, fmt.Errorf("attach %s: the node is not ready: %w", r.Key, err)
+	}
 	if old, ok := d.Records.Get(r.Key); ok {
 		if old.Complete {
 			return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID, CNI_IFNAME: already attached", r.Key.String())

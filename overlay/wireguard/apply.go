@@ -81,7 +81,7 @@ func (d *Device) takeOn(link netlink.Link, step overlay.Step) error {
 	case overlay.SetMTU:
 		return d.links.LinkSetMTU(link, s.MTU)
 	case overlay.SetUp:
-		return errors.Join(tune(d.name), d.links.LinkSetUp(link))
+		return errors.Join(d.sysctls.tune(d.name), d.links.LinkSetUp(link))
 	case overlay.AddAddress:
 		addr := &netlink.Addr{IPNet: hostNet(s.Addr), Flags: unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE}
 		return d.links.AddrReplace(link, addr)

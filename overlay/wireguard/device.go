@@ -17,6 +17,7 @@
 package wireguard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,12 +59,14 @@ func ParseMode(s string) (Mode, error) {
 	return "", fmt.Errorf("parse WireGuard mode %q: want auto, kernel or userspace", s)
 }
 
-// Options are what Open needs.
+// Options are what Open needs. ProcSys is where the node's settings can be
+// written; empty means /proc/sys.
 type Options struct {
-	Name string
-	Key  PrivateKey
-	Mode Mode
-	Log  *slog.Logger
+	Name    string
+	Key     PrivateKey
+	Mode    Mode
+	ProcSys string
+	Log     *slog.Logger
 }
 
 // Device is the mesh device of the network namespace it was opened in.
@@ -72,6 +75,7 @@ type Device struct {
 	key     PrivateKey
 	mode    Mode
 	log     *slog.Logger
+	sysctls sysctls
 	links   *netlink.Handle
 	client  *wgctrl.Client
 	watch   *watch
@@ -96,6 +100,7 @@ func Open(o Options) (*Device, error) {
 		key:       o.Key,
 		mode:      mode,
 		log:       o.Log,
+		sysctls:   sysctls(cmp.Or(o.ProcSys, "/proc/sys")),
 		timeout:   callTimeout,
 		endpoints: make(map[overlay.Key]netip.AddrPort),
 	}
