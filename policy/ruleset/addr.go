@@ -1,6 +1,180 @@
 package ruleset
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kithnet/kith/policy"
+)
 
 // addrRange is addresses of one family, both ends included.
 type addrRange struct{ from, to netip.Addr }
+
+func prefixRange(p netip.Prefix) addrRange {
+	p = p.Masked()
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	to, _ := netip.AddrFromSlice(b)
+	return addrRange{p.Addr(), to}
+}
+
+func (r addrRange) contains(a netip.Addr) bool {
+	return a.BitLen() == r.from.BitLen() && r.from.Compare(a) <= 0 && a.Compare(r.to) <= 0
+}
+
+// mergeRanges sorts, and joins what overlaps or touches: the kernel refuses intervals that overlap.
+func mergeRanges(rs []addrRange) []addrRange {
+	slices.SortFunc(rs, func(a, b addrRange) int { return a.from.Compare(b.from) })
+	var out []addrRange
+	for _, r := range rs {
+		if n := len(out); n > 0 && touches(out[n-1], r) {
+			if out[n-1].to.Less(r.to) {
+				out[n-1].to = r.to
+			}
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// touches says that b, which does not begin before a, begins within a or directly after it.
+func touches(a, b addrRange) bool {
+	if a.to.BitLen() != b.from.BitLen() {
+		return false
+	}
+	next := a.to.Next()
+	return !next.IsValid() || b.from.Compare(next) <= 0
+}
+
+// subtract takes holes out of a range.
+func subtract(r addrRange, holes []addrRange) []addrRange {
+	left := []addrRange{r}
+	for _, h := range holes {
+		var rest []addrRange
+		for _, l := range left {
+			rest = append(rest, without(l, h)...)
+		}
+		left = rest
+	}
+	return left
+}
+
+func without(r, hole addrRange) []addrRange {
+	if r.from.BitLen() != hole.from.BitLen() || hole.to.Less(r.from) || r.to.Less(hole.from) {
+		return []addrRange{r}
+	}
+	var out []addrRange
+	if r.from.Less(hole.from) {
+		out = append(out, addrRange{r.from, hole.from.Prev()})
+	}
+	if hole.to.Less(r.to) {
+		out = append(out, addrRange{hole.to.Next(), r.to})
+	}
+	return out
+}
+
+// blockRanges is a block without its holes, and the mesh addresses of the nodes that it covers.
+func blockRanges(b policy.Block, nodes []policy.Node) []addrRange {
+	if !b.CIDR.IsValid() {
+		return nil
+	}
+	holes := make([]addrRange, len(b.Except))
+	for i, e := range b.Except {
+		holes[i] = prefixRange(e)
+	}
+	out := subtract(prefixRange(b.CIDR), holes)
+	for _, n := range nodes {
+		if b.CoversNode(n) {
+			for _, a := range n.Mesh {
+				out = append(out, addrRange{a, a})
+			}
+		}
+	}
+	return out
+}
+
+// box is addresses and ports of a protocol: an element of an interval set over both.
+type box struct {
+	addr addrRange
+	port portRange
+}
+
+// disjoint cuts boxes so that they cover the same and none overlaps another: the kernel refuses such elements, or not,
+// depending on their order.
+func disjoint(boxes []box) []box {
+	var out []box
+	for _, proto := range protocolsOf(boxes) {
+		for _, six := range []int{32, 128} {
+			out = append(out, slabs(slices.DeleteFunc(slices.Clone(boxes), func(b box) bool {
+				return b.port.protocol != proto || b.addr.from.BitLen() != six
+			}))...)
+		}
+	}
+	return out
+}
+
+func protocolsOf(boxes []box) []uint8 {
+	var ps []uint8
+	for _, b := range boxes {
+		ps = append(ps, b.port.protocol)
+	}
+	slices.Sort(ps)
+	return slices.Compact(ps)
+}
+
+// slabs cuts boxes of one protocol and family at every address at which one of them begins or ends, and joins the
+// ports within each slab, then neighbouring slabs with the same ports.
+func slabs(boxes []box) []box {
+	var out []box
+	var last []portRange
+	first := 0 // in out: where the last slab begins
+	for _, r := range cuts(boxes) {
+		var ports []portRange
+		for _, b := range boxes {
+			if b.addr.contains(r.from) {
+				ports = append(ports, b.port)
+			}
+		}
+		ports = mergePorts(ports)
+		if len(ports) > 0 && slices.Equal(ports, last) && touches(out[first].addr, r) {
+			for i := first; i < len(out); i++ {
+				out[i].addr.to = r.to
+			}
+			continue
+		}
+		last, first = ports, len(out)
+		for _, p := range ports {
+			out = append(out, box{r, p})
+		}
+	}
+	return out
+}
+
+// cuts is the ranges between the addresses at which boxes begin and end.
+func cuts(boxes []box) []addrRange {
+	var starts []netip.Addr
+	for _, b := range boxes {
+		starts = append(starts, b.addr.from)
+		if next := b.addr.to.Next(); next.IsValid() {
+			starts = append(starts, next)
+		}
+	}
+	slices.SortFunc(starts, netip.Addr.Compare)
+	starts = slices.Compact(starts)
+	out := make([]addrRange, len(starts))
+	for i, s := range starts {
+		out[i] = addrRange{s, lastAddr(s)}
+		if i+1 < len(starts) {
+			out[i].to = starts[i+1].Prev()
+		}
+	}
+	return out
+}
+
+func lastAddr(a netip.Addr) netip.Addr {
+	p, _ := a.Prefix(0)
+	return prefixRange(p).to
+}

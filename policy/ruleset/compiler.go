@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/kithnet/kith/identity"
@@ -13,26 +14,41 @@ import (
 type Compiler struct {
 	table       *identity.Table
 	policies    map[policy.Name]policy.Policy
-	attachments map[string]*attached // by interface
+	policiesIn  map[string]map[policy.Name]struct{} // by namespace
+	attachments map[string]*attached                // by interface
+	claims      map[netip.Addr][]string             // the interfaces that claim an address, sorted: the first has it
 	network     Network
-	want        *wanted
-	dirty       dirt
+
+	peers     peerIndex
+	chains    map[string]*chain
+	chainsOf  map[policy.Name][]*chain
+	byAddress map[*chain]struct{} // chains with named blocks
+	names     map[*identity.Identity]*naming
+	want      *wanted
+	dirty     dirt
 }
 
-// dirt is what has to be looked at again by settle.
+// dirt is what settle has to look at again.
 type dirt struct {
 	policies    map[policy.Name]struct{}
 	attachments map[string]struct{}
+	departed    []*attached                     // still in the ruleset
+	renamed     map[*identity.Identity]struct{} // named now, or not any more
+	unused      map[*chain]struct{}
 	network     bool
 }
 
 // NewCompiler is empty: its ruleset has the fixed chains and sets, and lets no pod do anything.
 func NewCompiler() *Compiler {
 	c := &Compiler{
-		table: identity.NewTable(), policies: map[policy.Name]policy.Policy{}, attachments: map[string]*attached{},
-		want: newWanted(),
+		table: identity.NewTable(), policies: map[policy.Name]policy.Policy{}, policiesIn: map[string]map[policy.Name]struct{}{},
+		attachments: map[string]*attached{}, claims: map[netip.Addr][]string{},
+		peers: newPeerIndex(), chains: map[string]*chain{}, chainsOf: map[policy.Name][]*chain{},
+		byAddress: map[*chain]struct{}{}, names: map[*identity.Identity]*naming{},
+		want: newWanted(), dirty: newDirt(),
 	}
-	c.dirty = dirt{policies: map[policy.Name]struct{}{}, attachments: map[string]struct{}{}, network: true}
+	c.dirty.network = true
+	c.want.frame()
 	return c
 }
 
@@ -57,6 +73,10 @@ func (c *Compiler) ReplaceNamespaces(all []identity.Namespace) { c.table.Replace
 // PutPolicy adds or replaces a policy.
 func (c *Compiler) PutPolicy(p policy.Policy) {
 	c.policies[p.Key()] = p
+	if c.policiesIn[p.Namespace] == nil {
+		c.policiesIn[p.Namespace] = map[policy.Name]struct{}{}
+	}
+	c.policiesIn[p.Namespace][p.Key()] = struct{}{}
 	c.dirty.policies[p.Key()] = struct{}{}
 }
 
@@ -64,6 +84,10 @@ func (c *Compiler) PutPolicy(p policy.Policy) {
 func (c *Compiler) DeletePolicy(n policy.Name) {
 	if _, ok := c.policies[n]; ok {
 		delete(c.policies, n)
+		delete(c.policiesIn[n.Namespace], n)
+		if len(c.policiesIn[n.Namespace]) == 0 {
+			delete(c.policiesIn, n.Namespace)
+		}
 		c.dirty.policies[n] = struct{}{}
 	}
 }
@@ -84,15 +108,34 @@ func (c *Compiler) ReplacePolicies(all []policy.Policy) {
 
 // PutAttachment adds an attachment, or replaces the one on its interface.
 func (c *Compiler) PutAttachment(a Attachment) {
+	if old := c.attachments[a.Interface]; old != nil && reflect.DeepEqual(old.Attachment, a) {
+		return
+	}
+	c.DeleteAttachment(a.Interface)
 	a.Addresses = slices.Clone(a.Addresses)
-	c.detach(a.Interface)
 	c.attachments[a.Interface] = &attached{Attachment: a}
+	for _, addr := range a.Addresses {
+		claims := append(c.claims[addr], a.Interface)
+		slices.Sort(claims)
+		c.claims[addr] = claims
+	}
 	c.repin(a.Addresses)
 	c.dirty.attachments[a.Interface] = struct{}{}
 }
 
 // DeleteAttachment closes the attachment on an interface and forgets it.
-func (c *Compiler) DeleteAttachment(name string) { c.detach(name) }
+func (c *Compiler) DeleteAttachment(name string) {
+	a := c.attachments[name]
+	if a == nil {
+		return
+	}
+	delete(c.attachments, name)
+	for _, addr := range a.Addresses {
+		c.claims[addr] = slices.DeleteFunc(c.claims[addr], func(s string) bool { return s == name })
+	}
+	c.repin(a.Addresses)
+	c.dirty.departed = append(c.dirty.departed, a)
+}
 
 // ReplaceAttachments makes the attachments exactly these.
 func (c *Compiler) ReplaceAttachments(all []Attachment) {
@@ -112,6 +155,9 @@ func (c *Compiler) ReplaceAttachments(all []Attachment) {
 
 // SetNetwork replaces what the guard and NAT chains need to know.
 func (c *Compiler) SetNetwork(n Network) {
+	if reflect.DeepEqual(c.network, n) {
+		return
+	}
 	c.network = n
 	c.dirty.network = true
 }
@@ -128,7 +174,15 @@ func (c *Compiler) Commit() Transaction {
 	return c.want.commit()
 }
 
-// Counts says what the compiler holds, for status.
+// Opened says whether the attachment on an interface is open in the ruleset.
+func (c *Compiler) Opened(name string) bool {
+	c.settle()
+	_, ok := c.want.ruleset.Sets[SetOpened].Elements[interfaceKey(name)]
+	return ok
+}
+
+// Counts says what the compiler holds. Opened are the attachments whose pods may talk, subjects those that a policy
+// isolates.
 type Counts struct {
 	Pods, Namespaces, Identities, Policies int
 	Attachments, Opened, Subjects, Chains  int
@@ -137,30 +191,13 @@ type Counts struct {
 // Counts says what the compiler holds.
 func (c *Compiler) Counts() Counts {
 	c.settle()
-	n := Counts{Policies: len(c.policies), Attachments: len(c.attachments)}
+	n := Counts{Policies: len(c.policies), Attachments: len(c.attachments), Chains: len(c.chains)}
 	n.Pods, n.Namespaces, n.Identities = c.table.Counts()
-	return n
-}
-
-// Opened says whether the attachment on an interface is open in the ruleset.
-func (c *Compiler) Opened(name string) bool {
-	c.settle()
-	_, ok := c.want.ruleset.Sets[SetOpened].Elements[interfaceKey(name)]
-	return ok
-}
-
-// detach forgets an attachment and who its addresses belonged to.
-func (c *Compiler) detach(name string) {
-	a := c.attachments[name]
-	if a == nil {
-		return
+	n.Opened = len(c.want.ruleset.Sets[SetOpened].Elements)
+	for _, a := range c.attachments {
+		if a.ingress != nil || a.egress != nil {
+			n.Subjects++
+		}
 	}
-	delete(c.attachments, name)
-	c.repin(a.Addresses)
-	c.dirty.attachments[name] = struct{}{}
-}
-
-// repin says again who has these addresses. Of several attachments that claim one, the first by name has it.
-func (c *Compiler) repin(addresses []netip.Addr) {
-	_ = addresses
+	return n
 }

@@ -1,4 +1,134 @@
 package ruleset
 
-// settle brings the wanted ruleset up to date with everything that happened.
-func (c *Compiler) settle() {}
+import (
+	"net/netip"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+func newDirt() dirt {
+	return dirt{
+		policies: map[policy.Name]struct{}{}, attachments: map[string]struct{}{},
+		renamed: map[*identity.Identity]struct{}{}, unused: map[*chain]struct{}{},
+	}
+}
+
+// settle brings the wanted ruleset up to date with everything that happened. The order matters: identities first,
+// so that chains are right before attachments choose among them, and addresses last, when it is known which identities
+// any chain names.
+func (c *Compiler) settle() {
+	changes := c.table.TakeChanges()
+	c.settleIdentities(changes)
+	c.settleDirt(changes)
+	stale := c.staleChains()
+	for _, a := range c.dirty.departed {
+		c.clear(a)
+	}
+	for name := range c.dirty.attachments {
+		if a := c.attachments[name]; a != nil {
+			c.attach(a)
+		}
+	}
+	for ch := range stale {
+		if ch.users > 0 {
+			c.rebuild(ch)
+		}
+	}
+	for ch := range c.dirty.unused {
+		if ch.users == 0 {
+			c.drop(ch)
+		}
+	}
+	if c.dirty.network {
+		c.fillNetwork()
+	}
+	c.settleAddresses(changes)
+	c.dirty = newDirt()
+}
+
+// settleIdentities takes out what went or has another number before it puts in what came: a number may have moved from
+// one to the other.
+func (c *Compiler) settleIdentities(changes identity.Changes) {
+	for _, ids := range []map[*identity.Identity]struct{}{changes.Gone, changes.Renumbered} {
+		for id := range ids {
+			for ch := range c.peers.users(id) {
+				c.withdraw(ch, id)
+			}
+		}
+	}
+	for id := range changes.Gone {
+		c.peers.disappear(id)
+	}
+	for id := range changes.Appeared {
+		c.peers.appear(id)
+	}
+	for _, ids := range []map[*identity.Identity]struct{}{changes.Appeared, changes.Renumbered} {
+		for id := range ids {
+			for ch := range c.peers.users(id) {
+				c.contribute(ch, id)
+			}
+		}
+	}
+}
+
+// settleDirt marks the attachments whose pods or policies changed.
+func (c *Compiler) settleDirt(changes identity.Changes) {
+	namespaces := map[string]struct{}{}
+	for p := range c.dirty.policies {
+		namespaces[p.Namespace] = struct{}{}
+	}
+	for name, a := range c.attachments {
+		_, pod := changes.Pods[a.Pod]
+		if _, ns := namespaces[a.Pod.Namespace]; ns || pod {
+			c.dirty.attachments[name] = struct{}{}
+		}
+	}
+}
+
+// staleChains are the chains of a policy that changed, and when the nodes changed those with blocks.
+func (c *Compiler) staleChains() map[*chain]struct{} {
+	stale := map[*chain]struct{}{}
+	for p := range c.dirty.policies {
+		for _, ch := range c.chainsOf[p] {
+			stale[ch] = struct{}{}
+		}
+	}
+	if c.dirty.network {
+		for _, ch := range c.chains {
+			if ch.content.blocks {
+				stale[ch] = struct{}{}
+			}
+		}
+	}
+	return stale
+}
+
+// settleAddresses tells the kernel the identity of each address that may have another, or whose identity came to be
+// named or ceased to be.
+func (c *Compiler) settleAddresses(changes identity.Changes) {
+	for a := range changes.Addresses {
+		c.settleAddress(a)
+		for ch := range c.byAddress {
+			c.unname(ch, a)
+			if id := c.table.Lookup(a); id != nil {
+				c.name(ch, addrPod{a, id})
+			}
+		}
+	}
+	for id := range c.dirty.renamed {
+		for a := range c.table.Addresses(id) {
+			c.settleAddress(a)
+		}
+	}
+}
+
+func (c *Compiler) settleAddress(a netip.Addr) {
+	set := byFamily(a.Is4(), mapIdentity4, mapIdentity6)
+	id := c.table.Lookup(a)
+	if n := c.names[id]; id != nil && n != nil {
+		c.want.put(set, exactKey(addrPart(a)), Value{Priority: n.number})
+		return
+	}
+	c.want.delete(set, exactKey(addrPart(a)))
+}

@@ -1,0 +1,257 @@
+package ruleset
+
+import (
+	"slices"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// The sets that a chain may have, by the end of their name.
+const (
+	setAny    = "_any"   // identity, for rules without ports
+	setPort   = "_port"  // identity . protocol . port
+	setRange  = "_range" // the same with intervals
+	setNet4   = "_net4"  // addresses with intervals, for rules without ports
+	setNet6   = "_net6"
+	setBlock4 = "_block4" // address . protocol . port with intervals
+	setBlock6 = "_block6"
+	setName4  = "_name4" // address . protocol . port: pods in a block that have a port of a name
+	setName6  = "_name6"
+	setOpen   = "_open" // protocol . port with intervals, for rules without peers
+)
+
+// specOf is one of these sets of a chain, without elements.
+func specOf(chain, set string) SetSpec {
+	s := SetSpec{Name: chain + set}
+	switch set {
+	case setAny:
+		s.Key = []Type{TypeClassID}
+	case setPort, setRange:
+		s.Key = []Type{TypeClassID, TypeInetProto, TypeInetService}
+	case setNet4:
+		s.Key = []Type{TypeIPv4Addr}
+	case setNet6:
+		s.Key = []Type{TypeIPv6Addr}
+	case setBlock4, setName4:
+		s.Key = []Type{TypeIPv4Addr, TypeInetProto, TypeInetService}
+	case setBlock6, setName6:
+		s.Key = []Type{TypeIPv6Addr, TypeInetProto, TypeInetService}
+	case setOpen:
+		s.Key = []Type{TypeInetProto, TypeInetService}
+	}
+	s.Interval = slices.Contains([]string{setRange, setNet4, setNet6, setBlock4, setBlock6, setOpen}, set)
+	return s
+}
+
+// item is an element of one of a chain's sets.
+type item struct {
+	set string // one of the names above
+	key Key
+}
+
+// content is what a chain's policies come to, but for the identities that its peers select.
+type content struct {
+	open   bool // some rule allows everything
+	peers  []peerRule
+	fixed  []item
+	named  []namedBlock
+	blocks bool // depends on the nodes' addresses
+	sets   map[string]struct{}
+}
+
+// peerRule is a rule that names pods.
+type peerRule struct {
+	sets  []*peerSet
+	ports ports
+}
+
+// namedBlock allows a named port of the pods that have an address in these ranges.
+type namedBlock struct {
+	ranges []addrRange
+	names  []portName
+}
+
+// builder makes a content of rules.
+type builder struct {
+	content
+	compiler *Compiler
+	chain    *chain
+	nets     []addrRange
+	boxes    []box
+	openings []portRange
+}
+
+// build reads the chain's policies. It enters the chain as user of the peer sets.
+func (c *Compiler) build(ch *chain) content {
+	b := builder{compiler: c, chain: ch, content: content{sets: map[string]struct{}{}}}
+	for _, name := range ch.policies {
+		p := c.policies[name]
+		for _, r := range *p.In(ch.direction) {
+			b.rule(p, r)
+		}
+	}
+	if b.open {
+		for _, r := range b.peers {
+			c.leaveAll(r.sets, ch)
+		}
+		return content{open: true}
+	}
+	b.finish()
+	return b.content
+}
+
+func (c *Compiler) leaveAll(sets []*peerSet, ch *chain) {
+	for _, s := range sets {
+		c.peers.leave(s, ch)
+	}
+}
+
+func (b *builder) rule(p policy.Policy, r policy.Rule) {
+	ports := rulePorts(r, b.chain.resolved)
+	switch {
+	case !ports.all && len(ports.ranges)+len(ports.names) == 0:
+		return
+	case r.AllPeers && ports.all:
+		b.open = true
+	case r.AllPeers:
+		b.openings = append(b.openings, ports.ranges...)
+		if len(ports.names) > 0 {
+			everyone := policy.Peer{Namespaces: labels.Everything(), Pods: labels.Everything()}
+			b.pods(p, []policy.Peer{everyone}, withoutRanges(ports))
+		}
+	default:
+		b.pods(p, r.Peers, ports)
+		b.block(r.Peers, ports)
+	}
+}
+
+func withoutRanges(p ports) ports { return ports{names: p.names} }
+
+// pods takes the peers of a rule that select pods.
+func (b *builder) pods(p policy.Policy, peers []policy.Peer, ports ports) {
+	rule := peerRule{ports: ports}
+	for _, peer := range peers {
+		if peer.Block == nil {
+			rule.sets = append(rule.sets, b.compiler.peers.use(p.Namespace, peer, b.chain, b.compiler.table))
+		}
+	}
+	if len(rule.sets) == 0 {
+		return
+	}
+	b.peers = append(b.peers, rule)
+	single, wide := singles(ports.ranges)
+	b.has(ports.all, setAny)
+	b.has(len(single)+len(ports.names) > 0, setPort)
+	b.has(len(wide) > 0, setRange)
+}
+
+// block takes the peers of a rule that are addresses.
+func (b *builder) block(peers []policy.Peer, ports ports) {
+	var ranges []addrRange
+	for _, peer := range peers {
+		if peer.Block != nil {
+			b.blocks = true
+			ranges = append(ranges, blockRanges(*peer.Block, b.compiler.network.Nodes)...)
+		}
+	}
+	if len(ranges) == 0 {
+		return
+	}
+	ranges = mergeRanges(ranges)
+	if ports.all {
+		b.nets = append(b.nets, ranges...)
+		return
+	}
+	for _, r := range ranges {
+		for _, p := range ports.ranges {
+			b.boxes = append(b.boxes, box{r, p})
+		}
+	}
+	if len(ports.names) > 0 {
+		b.named = append(b.named, namedBlock{ranges, ports.names})
+		b.sets[setName4], b.sets[setName6] = struct{}{}, struct{}{}
+	}
+}
+
+func (b *builder) has(yes bool, set string) {
+	if yes {
+		b.sets[set] = struct{}{}
+	}
+}
+
+// finish makes the elements that depend on no identity.
+func (b *builder) finish() {
+	for _, r := range mergeRanges(b.nets) {
+		b.fix(byFamily(r.from.Is4(), setNet4, setNet6), intervalKey(rangePart(r)))
+	}
+	for _, x := range disjoint(b.boxes) {
+		k := intervalKey(rangePart(x.addr), protocolPart(x.port.protocol), portPart(x.port.first, x.port.last))
+		b.fix(byFamily(x.addr.from.Is4(), setBlock4, setBlock6), k)
+	}
+	for _, p := range mergePorts(b.openings) {
+		b.fix(setOpen, intervalKey(protocolPart(p.protocol), portPart(p.first, p.last)))
+	}
+}
+
+func (b *builder) fix(set string, k Key) {
+	b.fixed = append(b.fixed, item{set, k})
+	b.sets[set] = struct{}{}
+}
+
+// items is what an identity under a number adds to the chain's sets. It must be the same when it is taken away, so it
+// depends on nothing that changes in between.
+func (c *content) items(id *identity.Identity, number uint32) []item {
+	var open []portRange
+	for _, r := range c.peers {
+		if !r.selects(id) {
+			continue
+		}
+		if r.ports.all {
+			return []item{{setAny, exactKey(numberPart(number))}}
+		}
+		open = append(open, r.ports.in(id)...)
+	}
+	return portItems(c, number, open)
+}
+
+func (r peerRule) selects(id *identity.Identity) bool {
+	return slices.ContainsFunc(r.sets, func(s *peerSet) bool { _, ok := s.members[id]; return ok })
+}
+
+// portItems splits by rule, not by what the rules come to together, where that would need a set that the chain does
+// not have: named ports never make a range.
+func portItems(c *content, number uint32, open []portRange) []item {
+	single, wide := singles(open)
+	items := make([]item, 0, len(single)+len(wide))
+	for _, p := range single {
+		items = append(items, item{setPort, exactKey(numberPart(number), protocolPart(p.protocol), portPart(p.first, p.first))})
+	}
+	for _, p := range wide {
+		items = append(items, item{setRange, intervalKey(numberPart(number), protocolPart(p.protocol), portPart(p.first, p.last))})
+	}
+	return items
+}
+
+// namedItems is what an address with an identity adds: the named ports of a pod that lies in a block.
+func (c *content) namedItems(p addrPod) []item {
+	var items []item
+	for _, b := range c.named {
+		if !slices.ContainsFunc(b.ranges, func(r addrRange) bool { return r.contains(p.addr) }) {
+			continue
+		}
+		for _, n := range (ports{names: b.names}).in(p.identity) {
+			k := exactKey(addrPart(p.addr), protocolPart(n.protocol), portPart(n.first, n.first))
+			items = append(items, item{byFamily(p.addr.Is4(), setName4, setName6), k})
+		}
+	}
+	return items
+}
+
+func byFamily[T any](four bool, v4, v6 T) T {
+	if four {
+		return v4
+	}
+	return v6
+}
