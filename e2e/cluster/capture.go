@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"sort"
 	"strings"
 	"sync"
@@ -26,6 +25,7 @@ type Capture struct {
 	all, pods *socket
 	names     map[int]string
 	prefixes  []netip.Prefix
+	done      chan struct{}
 	wait      sync.WaitGroup
 	mu        sync.Mutex
 	report    Report
@@ -69,7 +69,7 @@ func (r Report) String() string {
 
 // Capture starts to watch the underlay.
 func (c *Cluster) Capture() (*Capture, error) {
-	k := &Capture{names: map[int]string{}, prefixes: c.PodCIDRs(), report: Report{Links: map[string]int{}, Classes: map[string]int{}}}
+	k := &Capture{done: make(chan struct{}), names: map[int]string{}, prefixes: c.PodCIDRs(), report: Report{Links: map[string]int{}, Classes: map[string]int{}}}
 	h, err := handleAt(c.underlayNetns())
 	if err != nil {
 		return nil, err
@@ -94,8 +94,8 @@ func (c *Cluster) Capture() (*Capture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("capture on %s: %w", c.underlayNetns(), err)
 	}
-	k.wait.Go(func() { k.all.read(k.count) })
-	k.wait.Go(func() { k.pods.read(k.expose) })
+	k.wait.Go(func() { k.all.read(k.done, k.count) })
+	k.wait.Go(func() { k.pods.read(k.done, k.expose) })
 	return k, nil
 }
 
@@ -105,8 +105,9 @@ func (k *Capture) Stop() (Report, error) {
 	time.Sleep(200 * time.Millisecond)
 	missed, err1 := k.all.drops()
 	missedAt, err2 := k.pods.drops()
-	err := errors.Join(err1, err2, k.all.file.Close(), k.pods.file.Close())
+	close(k.done)
 	k.wait.Wait()
+	err := errors.Join(err1, err2, unix.Close(k.all.fd), unix.Close(k.pods.fd))
 	k.report.Missed, k.report.MissedAt = missed, missedAt
 	return k.report, err
 }
@@ -139,14 +140,14 @@ func (k *Capture) expose(packet []byte, from *unix.SockaddrLinklayer) {
 }
 
 // socket is one AF_PACKET socket.
-type socket struct{ file *os.File }
+type socket struct{ fd int }
 
 func openSocket(filter []bpf.Instruction) (*socket, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{file: os.NewFile(uintptr(fd), "packets")}
+	s := &socket{fd: fd}
 	raw, err := bpf.Assemble(filter)
 	if err != nil {
 		return nil, err
@@ -162,30 +163,26 @@ func openSocket(filter []bpf.Instruction) (*socket, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
 		return nil, fmt.Errorf("enlarge buffer: %w", err)
 	}
+	// A reader looks up now and then to see whether it should end.
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
+		return nil, fmt.Errorf("set timeout: %w", err)
+	}
 	return s, nil
 }
 
 func htons(v uint16) uint16 { return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v)) }
 
-// read hands each packet on until the socket is closed.
-func (s *socket) read(handle func([]byte, *unix.SockaddrLinklayer)) {
-	conn, err := s.file.SyscallConn()
-	if err != nil {
-		return
-	}
+// read hands each packet on until done is closed.
+func (s *socket) read(done <-chan struct{}, handle func([]byte, *unix.SockaddrLinklayer)) {
 	buf := make([]byte, snapLen)
 	for {
-		var n int
-		var from unix.Sockaddr
-		var failed error
-		err := conn.Read(func(fd uintptr) bool {
-			n, from, failed = unix.Recvfrom(int(fd), buf, 0)
-			return failed != unix.EAGAIN
-		})
-		if err != nil {
+		select {
+		case <-done:
 			return
+		default:
 		}
-		if link, ok := from.(*unix.SockaddrLinklayer); ok && failed == nil {
+		n, from, err := unix.Recvfrom(s.fd, buf, 0)
+		if link, ok := from.(*unix.SockaddrLinklayer); ok && err == nil {
 			handle(buf[:n], link)
 		}
 	}
@@ -193,19 +190,9 @@ func (s *socket) read(handle func([]byte, *unix.SockaddrLinklayer)) {
 
 // drops tells how many packets the kernel had no room for.
 func (s *socket) drops() (int, error) {
-	conn, err := s.file.SyscallConn()
+	stats, err := unix.GetsockoptTpacketStats(s.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
-		return 0, err
-	}
-	var stats *unix.TpacketStats
-	var failed error
-	if err := conn.Control(func(fd uintptr) {
-		stats, failed = unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	}); err != nil {
-		return 0, err
-	}
-	if failed != nil {
-		return 0, fmt.Errorf("read drops: %w", failed)
+		return 0, fmt.Errorf("read drops: %w", err)
 	}
 	return int(stats.Drops), nil
 }

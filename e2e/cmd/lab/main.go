@@ -16,7 +16,7 @@ import (
 	"github.com/kithnet/kith/e2e/parts"
 )
 
-const usage = `usage: lab [flags] COMMAND
+const usage = `usage: lab [flags] COMMAND [flags]
 
   up                     bring the cluster up (-nodes, -cni, -stack)
   down                   take it down
@@ -60,9 +60,18 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() == 0 {
+	command := flags.Arg(0)
+	if command == "" {
 		flags.Usage()
 		return errors.New("no command given")
+	}
+	rest := flags.Args()[1:]
+	// What follows these is another program's command line, flags and all.
+	if command != "kubectl" && command != "exec" && command != "outside" {
+		if err := flags.Parse(rest); err != nil {
+			return err
+		}
+		rest = flags.Args()
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("namespaces and mounts need root")
@@ -73,5 +82,5 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	l.builder, l.dir = builder, filepath.Join(builder.Cache, "run")
-	return l.command(ctx, flags.Arg(0), flags.Args()[1:])
+	return l.command(ctx, command, rest)
 }
