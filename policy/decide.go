@@ -49,6 +49,7 @@ const tierNetworkPolicy = "NetworkPolicy"
 // "For a connection from a source pod to a destination pod to be allowed, both the egress policy on the source pod
 // and the ingress policy on the destination pod need to allow the connection."
 func Decide(c Cluster, f Flow) Verdict {
+	f.Source = c.shown(f.Source, f.Destination)
 	src, dst := c.podAt(f.Source), c.podAt(f.Destination)
 	v := Verdict{
 		Egress:  Decision{Direction: Egress},
@@ -199,6 +200,26 @@ func (c Cluster) nodeOf(a netip.Addr) (Node, bool) {
 		}
 	}
 	return Node{}, false
+}
+
+// shown is the address under which a source shows itself: what a node sends to another node's pods goes through the
+// mesh and bears its mesh address.
+func (c Cluster) shown(src, dst netip.Addr) netip.Addr {
+	to, ok := c.nodeOf(dst)
+	if !ok {
+		return src
+	}
+	for _, n := range c.Nodes {
+		if n.Name == to.Name || !slices.Contains(n.Addresses, src) {
+			continue
+		}
+		for _, a := range n.Mesh {
+			if a.Is4() == dst.Is4() {
+				return a
+			}
+		}
+	}
+	return src
 }
 
 func (n Node) has(a netip.Addr) bool {

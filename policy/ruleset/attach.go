@@ -72,7 +72,7 @@ func (c *Compiler) attachmentElements(a *attached) []ElementChange {
 	es := []ElementChange{{Set: SetOpened, Key: interfaceKey(a.Interface)}}
 	for _, addr := range own {
 		es = append(es, ElementChange{
-			Set: byFamily(addr.Is4(), SetPods4, SetPods6),
+			Set: byFamily(addr, SetPods4, SetPods6),
 			Key: exactKey(interfacePart(a.Interface), macPart(a.MAC), addrPart(addr)),
 		})
 		if a.ingress == nil && a.egress == nil {
@@ -82,7 +82,7 @@ func (c *Compiler) attachmentElements(a *attached) []ElementChange {
 		for _, other := range own {
 			if other.Is4() == addr.Is4() {
 				es = append(es, ElementChange{
-					Set: byFamily(addr.Is4(), setSelf4, setSelf6), Key: exactKey(addrPart(addr), addrPart(other)),
+					Set: byFamily(addr, setSelf4, setSelf6), Key: exactKey(addrPart(addr), addrPart(other)),
 				})
 			}
 		}
@@ -93,12 +93,12 @@ func (c *Compiler) attachmentElements(a *attached) []ElementChange {
 // subjectElements sends a subject's connections to its chains.
 func subjectElements(a *attached, addr netip.Addr) []ElementChange {
 	key := exactKey(addrPart(addr))
-	es := []ElementChange{{Set: byFamily(addr.Is4(), setSubjects4, setSubjects6), Key: key}}
+	es := []ElementChange{{Set: byFamily(addr, setSubjects4, setSubjects6), Key: key}}
 	if a.egress != nil {
-		es = append(es, ElementChange{byFamily(addr.Is4(), mapEgress4, mapEgress6), key, jump(a.egress)})
+		es = append(es, ElementChange{byFamily(addr, mapEgress4, mapEgress6), key, jump(a.egress)})
 	}
 	if a.ingress != nil {
-		es = append(es, ElementChange{byFamily(addr.Is4(), mapIngress4, mapIngress6), key, jump(a.ingress)})
+		es = append(es, ElementChange{byFamily(addr, mapIngress4, mapIngress6), key, jump(a.ingress)})
 	}
 	return es
 }

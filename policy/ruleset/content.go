@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/kithnet/kith/identity"
@@ -142,9 +143,15 @@ func (b *builder) pods(p policy.Policy, peers []policy.Peer, ports ports) {
 	}
 	b.peers = append(b.peers, rule)
 	single, wide := singles(ports.ranges)
-	b.has(ports.all, setAny)
-	b.has(len(single)+len(ports.names) > 0, setPort)
-	b.has(len(wide) > 0, setRange)
+	if ports.all {
+		b.sets[setAny] = struct{}{}
+	}
+	if len(single)+len(ports.names) > 0 {
+		b.sets[setPort] = struct{}{}
+	}
+	if len(wide) > 0 {
+		b.sets[setRange] = struct{}{}
+	}
 }
 
 // block takes the peers of a rule that are addresses.
@@ -171,24 +178,20 @@ func (b *builder) block(peers []policy.Peer, ports ports) {
 	}
 	if len(ports.names) > 0 {
 		b.named = append(b.named, namedBlock{ranges, ports.names})
-		b.sets[setName4], b.sets[setName6] = struct{}{}, struct{}{}
-	}
-}
-
-func (b *builder) has(yes bool, set string) {
-	if yes {
-		b.sets[set] = struct{}{}
+		for _, r := range ranges {
+			b.sets[byFamily(r.from, setName4, setName6)] = struct{}{}
+		}
 	}
 }
 
 // finish makes the elements that depend on no identity.
 func (b *builder) finish() {
 	for _, r := range mergeRanges(b.nets) {
-		b.fix(byFamily(r.from.Is4(), setNet4, setNet6), intervalKey(rangePart(r)))
+		b.fix(byFamily(r.from, setNet4, setNet6), intervalKey(rangePart(r)))
 	}
 	for _, x := range disjoint(b.boxes) {
 		k := intervalKey(rangePart(x.addr), protocolPart(x.port.protocol), portPart(x.port.first, x.port.last))
-		b.fix(byFamily(x.addr.from.Is4(), setBlock4, setBlock6), k)
+		b.fix(byFamily(x.addr.from, setBlock4, setBlock6), k)
 	}
 	for _, p := range mergePorts(b.openings) {
 		b.fix(setOpen, intervalKey(protocolPart(p.protocol), portPart(p.first, p.last)))
@@ -243,14 +246,14 @@ func (c *content) namedItems(p addrPod) []item {
 		}
 		for _, n := range (ports{names: b.names}).in(p.identity) {
 			k := exactKey(addrPart(p.addr), protocolPart(n.protocol), portPart(n.first, n.first))
-			items = append(items, item{byFamily(p.addr.Is4(), setName4, setName6), k})
+			items = append(items, item{byFamily(p.addr, setName4, setName6), k})
 		}
 	}
 	return items
 }
 
-func byFamily[T any](four bool, v4, v6 T) T {
-	if four {
+func byFamily[T any](a netip.Addr, v4, v6 T) T {
+	if a.Is4() {
 		return v4
 	}
 	return v6

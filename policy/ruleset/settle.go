@@ -124,7 +124,7 @@ func (c *Compiler) settleAddresses(changes identity.Changes) {
 }
 
 func (c *Compiler) settleAddress(a netip.Addr) {
-	set := byFamily(a.Is4(), mapIdentity4, mapIdentity6)
+	set := byFamily(a, mapIdentity4, mapIdentity6)
 	id := c.table.Lookup(a)
 	if n := c.names[id]; id != nil && n != nil {
 		c.want.put(set, exactKey(addrPart(a)), Value{Priority: n.number})
