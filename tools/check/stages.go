@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// stage is one part of the tests.
+type stage struct {
+	name, what string
+	run        func(context.Context, runner) error
+}
+
+func stages() []stage {
+	return []stage{
+		{"lint", "gofmt, vet, staticcheck", lint},
+		{"vuln", "known vulnerabilities in what Kith calls", vulnerabilities},
+		{"unit", "everything that needs no root, with the race detector", unit},
+		{"install", "the chart, the manifest and the kustomization make the same objects", install},
+		{"kernel", "nftables, WireGuard by wireguard-go, pods' interfaces, in fresh network namespaces", kernel},
+		{"guest", "the same with the kernel's WireGuard, in an emulated machine", guest},
+		{"cluster", "a cluster in namespaces: upstream's NetworkPolicy tests, the basics, agents killed", cluster},
+		{"kind", "a kind cluster, dual stack", kind},
+	}
+}
+
+// runner runs commands in the repository.
+type runner struct {
+	root string
+	out  io.Writer
+}
+
+// command is one program to run; dir is relative to the root.
+type command struct {
+	dir  string
+	env  []string
+	args []string
+}
+
+func (r runner) run(ctx context.Context, c command) error {
+	fmt.Fprintf(r.out, "$ %s\n", strings.Join(append(slices.Clone(c.env), c.args...), " "))
+	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Join(r.root, c.dir), r.out, r.out
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	// Tests that brought a cluster up take it down when they are interrupted.
+	cmd.WaitDelay = 2 * time.Minute
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(c.args, " "), err)
+	}
+	return nil
+}
+
+// all runs every command, also after one that failed.
+func (r runner) all(ctx context.Context, commands ...command) error {
+	var errs []error
+	for _, c := range commands {
+		errs = append(errs, r.run(ctx, c))
+	}
+	return errors.Join(errs...)
+}
+
+func lint(ctx context.Context, r runner) error {
+	return errors.Join(format(ctx, r), r.all(ctx,
+		command{args: []string{"go", "vet", "-tags", "kernel", "./..."}},
+		command{args: []string{"go", "vet", "./..."}},
+		command{dir: "tools", args: []string{"go", "vet", "./..."}},
+		command{dir: "deploy/test", args: []string{"go", "vet", "./..."}},
+		command{dir: "e2e", args: []string{"go", "vet", "-tags", "e2e", "./..."}},
+		command{args: tool("staticcheck", "-tags", "kernel", "./...")},
+	))
+}
+
+// tool runs a program at the version that tools/go.mod names.
+func tool(name string, args ...string) []string {
+	return append([]string{"go", "tool", "-modfile=tools/go.mod", name}, args...)
+}
+
+func format(ctx context.Context, r runner) error {
+	cmd := exec.CommandContext(ctx, "gofmt", "-l", ".")
+	cmd.Dir = r.root
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("gofmt: %w", err)
+	}
+	if len(out) > 0 {
+		return fmt.Errorf("not formatted, run gofmt -w on: %s", strings.Join(strings.Fields(string(out)), " "))
+	}
+	return nil
+}
+
+const vulnerabilityDatabase = "vuln.go.dev"
+
+func vulnerabilities(ctx context.Context, r runner) error {
+	if os.Getenv("GOVULNDB") == "" {
+		dialer := net.Dialer{Timeout: 5 * time.Second}
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(vulnerabilityDatabase, "443"))
+		if err != nil {
+			return cannotRun{"the vulnerability database cannot be reached, and $GOVULNDB names no other: " + err.Error()}
+		}
+		_ = conn.Close()
+	}
+	return r.run(ctx, command{args: tool("govulncheck", "./...")})
+}
+
+func unit(ctx context.Context, r runner) error {
+	race := []string{"go", "test", "-race", "./..."}
+	var env []string
+	if _, err := exec.LookPath("gcc"); err != nil {
+		if os.Getenv("CI") == "true" {
+			return cannotRun{"the race detector needs a C compiler: apt-get install gcc libc6-dev"}
+		}
+		fmt.Fprintln(r.out, "There is no C compiler (apt-get install gcc libc6-dev): this runs WITHOUT the race detector.")
+		race = []string{"go", "test", "./..."}
+	} else {
+		env = []string{"CGO_ENABLED=1"}
+	}
+	return r.all(ctx,
+		command{args: race, env: env},
+		command{dir: "tools", args: []string{"go", "test", "./..."}},
+		command{dir: "e2e", args: []string{"go", "test", "./..."}},
+	)
+}
+
+func install(ctx context.Context, r runner) error {
+	return r.run(ctx, command{dir: "deploy/test", args: []string{"go", "test", "./..."}})
+}
+
+func kernel(ctx context.Context, r runner) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
+	packages, err := kernelPackages(r.root)
+	if err != nil {
+		return err
+	}
+	env := []string{"KITH_WIREGUARD=userspace"}
+	if _, err := exec.LookPath("nft"); err == nil {
+		env = append(env, "KITH_NFT=required")
+	} else {
+		fmt.Fprintln(r.out, "There is no nft (apt-get install nftables): whether it prints what Kith writes is NOT tested.")
+	}
+	// Without -p 1 packages would compete for the two things a machine has once: time and conntrack.
+	args := append([]string{"go", "test", "-tags", "kernel", "-count=1", "-p", "1", "-timeout", "20m"}, packages...)
+	return r.run(ctx, command{args: args, env: env})
+}
+
+// kernelPackages are those with tests that need the kernel.
+func kernelPackages(root string) ([]string, error) {
+	var all []string
+	for _, pattern := range []string{"*/*_kernel_test.go", "*/*/*_kernel_test.go", "*/*/*/*_kernel_test.go"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			dir, err := filepath.Rel(root, filepath.Dir(f))
+			if err != nil {
+				return nil, err
+			}
+			if !strings.HasPrefix(dir, "e2e") {
+				all = append(all, "./"+filepath.ToSlash(dir))
+			}
+		}
+	}
+	slices.Sort(all)
+	if all = slices.Compact(all); len(all) == 0 {
+		return nil, errors.New("no kernel tests found")
+	}
+	return all, nil
+}
+
+func needRoot() error {
+	if os.Geteuid() != 0 {
+		return cannotRun{"this needs root"}
+	}
+	return nil
+}
+
+func guest(ctx context.Context, r runner) error { return endToEnd(ctx, r, "./guest/...") }
+
+func cluster(ctx context.Context, r runner) error { return endToEnd(ctx, r, ".") }
+
+func kind(ctx context.Context, r runner) error { return endToEnd(ctx, r, "./kind/...") }
+
+func endToEnd(ctx context.Context, r runner, pkg string) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
+	return r.run(ctx, command{dir: "e2e", args: []string{"go", "test", "-tags", "e2e", "-count=1", "-v", "-timeout", "90m", pkg}})
+}
