@@ -1,0 +1,91 @@
+//go:build kernel
+
+package nft
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kithnet/kith/policy"
+)
+
+// fromEnv is a number from the environment, for longer runs and for running a failure again.
+func fromEnv(t testing.TB, name string, otherwise int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	must(t, "read "+name, err)
+	return n
+}
+
+// TestKernelDecidesAsThePolicySays compares what real packets meet with the specification, on clusters made at
+// random. KITH_CLUSTERS says how many, KITH_SEED from which seed.
+func TestKernelDecidesAsThePolicySays(t *testing.T) {
+	const flowsEach = 60
+	l := newLab(t)
+	l.serve()
+	l.openNodePorts()
+	seed := fromEnv(t, "KITH_SEED", int(time.Now().Unix()))
+	clusters := fromEnv(t, "KITH_CLUSTERS", 8)
+	allowed := 0
+	for i := range clusters {
+		r := chance{rand.New(rand.NewPCG(uint64(seed+i), 1))}
+		c := r.cluster(l)
+		l.enforce(c, l.attachments())
+		flows := r.flows(l, flowsEach)
+		wrong := l.mismatches(flows, func(f flow) bool { return l.allows(c, f) })
+		for _, f := range flows {
+			if l.allows(c, f) {
+				allowed++
+			}
+		}
+		if len(wrong) > 0 {
+			t.Fatalf("KITH_SEED=%d KITH_CLUSTERS=1: %s", seed+i, explain(c, wrong))
+		}
+	}
+	t.Logf("%d flows, %d of them allowed, from seed %d", clusters*flowsEach, allowed, seed)
+	if allowed == 0 || allowed == clusters*flowsEach {
+		t.Error("the flows were all of one kind")
+	}
+}
+
+// allows is the specification as far as this node has to do with it: the other node decides for its own pods.
+func (l *lab) allows(c policy.Cluster, f flow) bool {
+	v := policy.Decide(c, f.Flow)
+	return (v.Egress.Allowed || !l.local(f.Source)) && (v.Ingress.Allowed || !l.local(f.Destination))
+}
+
+func explain(c policy.Cluster, wrong []flow) string {
+	var s strings.Builder
+	for _, f := range wrong {
+		v := policy.Decide(c, f.Flow)
+		fmt.Fprintf(&s, "%s: specified %v (egress: %s; ingress: %s), met otherwise\n", f, v.Allowed, v.Egress.Reason, v.Ingress.Reason)
+	}
+	for _, p := range c.Pods {
+		fmt.Fprintf(&s, "pod %s %v %v %v\n", p.Key(), p.Labels, p.Addresses, p.Ports)
+	}
+	for _, p := range c.Policies {
+		fmt.Fprintf(&s, "policy %s for %q\n", p.Key(), p.Subject)
+		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
+			if p.In(d) == nil {
+				continue
+			}
+			fmt.Fprintf(&s, "  %s\n", d)
+			for _, rule := range *p.In(d) {
+				fmt.Fprintf(&s, "    all peers %v, all ports %v, ports %v\n", rule.AllPeers, rule.AllPorts, rule.Ports)
+				for _, peer := range rule.Peers {
+					fmt.Fprintf(&s, "      %+v block %+v\n", peer, peer.Block)
+				}
+			}
+		}
+	}
+	return s.String()
+}

@@ -1,0 +1,102 @@
+//go:build kernel
+
+package nft
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// packetSocket is a socket on the link layer of every link of a place.
+func packetSocket(t testing.TB, p end) int {
+	t.Helper()
+	var fd int
+	var err error
+	inside(t, p.ns, func() {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(big(unix.ETH_P_ALL)))
+	})
+	must(t, "open packet socket", err)
+	return fd
+}
+
+func big(v uint16) uint16 { return v<<8 | v>>8 }
+
+// inject puts a frame on the wire of a place towards the router.
+func (l *lab) inject(p *place, frame []byte) {
+	l.Helper()
+	fd := packetSocket(l, p.end)
+	defer unix.Close(fd)
+	to := &unix.SockaddrLinklayer{Ifindex: l.find(p, p.link).Attrs().Index, Protocol: big(unix.ETH_P_ALL)}
+	must(l, "inject", unix.Sendto(fd, frame, 0, to))
+}
+
+// seen says whether a word comes to an end while something is done.
+func (l *lab) seen(at end, word string, patience time.Duration, do func()) bool {
+	l.Helper()
+	fd := packetSocket(l, at)
+	defer unix.Close(fd)
+	do()
+	b := make([]byte, 2048)
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		left := unix.NsecToTimeval(int64(max(time.Until(end), time.Millisecond)))
+		must(l, "set deadline", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left))
+		n, from, err := unix.Recvfrom(fd, b, 0)
+		if err != nil {
+			continue
+		}
+		if link, ok := from.(*unix.SockaddrLinklayer); ok && link.Pkttype != unix.PACKET_OUTGOING && bytes.Contains(b[:n], []byte(word)) {
+			return true
+		}
+	}
+	return false
+}
+
+// place finds where an end is wired.
+func (l *lab) place(e end) *place {
+	for _, p := range append([]*place{l.router, l.mesh, l.outside}, l.pods...) {
+		if p.ns == e.ns {
+			return p
+		}
+	}
+	l.Fatalf("%s is nowhere", e.name)
+	return nil
+}
+
+// toRouter frames a packet as the place would, honestly.
+func (l *lab) toRouter(p *place, pkt packet) []byte {
+	router := l.find(l.router, p.veth).Attrs().HardwareAddr
+	return pkt.frame(p.mac, router)
+}
+
+func newWord() string { return fmt.Sprintf("word-%016x", rand.Uint64()) }
+
+// arrives sends one SCTP packet made by hand, since not every machine has SCTP sockets, and looks for it.
+func (l *lab) arrives(f flow, patience time.Duration) bool {
+	word := newWord()
+	source := uint16(30000 + rand.IntN(20000))
+	return l.seen(f.to, word, patience, func() {
+		if from := l.place(f.from); from != l.router {
+			l.inject(from, l.toRouter(from, sctpPacket(f, source, word)))
+			return
+		}
+		l.sendRaw(f, sctpPacket(f, source, word).payload)
+	})
+}
+
+// sendRaw sends a payload from the router itself.
+func (l *lab) sendRaw(f flow, payload []byte) {
+	inside(l, f.from.ns, func() {
+		network := map[bool]string{true: "ip6", false: "ip4"}[f.Source.Is6()]
+		conn, err := net.DialIP(fmt.Sprintf("%s:%d", network, f.Protocol), &net.IPAddr{IP: f.Source.AsSlice()}, &net.IPAddr{IP: f.Destination.AsSlice()})
+		must(l, "open raw socket", err)
+		defer conn.Close()
+		_, err = conn.Write(payload)
+		must(l, "send", err)
+	})
+}
