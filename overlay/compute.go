@@ -114,6 +114,9 @@ func (c *computation) addSelf() {
 		c.problems.add(NoPodCIDR, self.Name, "no pod CIDR yet")
 	}
 	c.mesh.Unreachable = slices.Clone(own)
+	if need := minMTU6 + c.outer.overhead(); hasIPv6(own) && c.local.UnderlayMTU < need {
+		c.problems.add(UnderlayTooSmall, self.Name, "underlay MTU %d: IPv6 pods need %d", c.local.UnderlayMTU, need)
+	}
 	for _, family := range []Family{IPv4, IPv6} {
 		i := slices.IndexFunc(own, func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == family })
 		if i < 0 {
@@ -122,6 +125,10 @@ func (c *computation) addSelf() {
 		c.mesh.Addresses = append(c.mesh.Addresses, MeshAddress(own[i]))
 		c.mesh.MTU = max(c.mesh.MTU, c.local.mtu(c.outer, family))
 	}
+}
+
+func hasIPv6(cidrs []netip.Prefix) bool {
+	return slices.ContainsFunc(cidrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
 
 // addRemote routes another node's CIDRs into the device also while that node has

@@ -62,9 +62,16 @@ const (
 	minMTU6 = 1280
 )
 
-// mtu returns the route MTU for packets of the given inner family.
+// WireGuard pads packets to this many bytes, but not beyond the device's MTU.
+const padding = 16
+
+// mtu returns the route MTU for packets of the given inner family. One that the
+// device's MTU may exceed leaves room for the padding.
 func (l Local) mtu(outer, inner Family) int {
 	mtu := l.UnderlayMTU - outer.overhead()
+	if mtu < minMTU6 {
+		mtu -= mtu % padding
+	}
 	if inner == IPv6 {
 		return max(mtu, minMTU6)
 	}

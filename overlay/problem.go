@@ -11,16 +11,17 @@ type ProblemKind string
 
 // What Compute can find wrong. None stops it: the offending part is left out.
 const (
-	OwnNodeMissing  ProblemKind = "own-node-missing"
-	OwnKeyDiffers   ProblemKind = "own-key-differs"
-	NoPodCIDR       ProblemKind = "no-pod-cidr"
-	CIDRTaken       ProblemKind = "cidr-taken"
-	CIDRCoversNodes ProblemKind = "cidr-covers-nodes"
-	KeyMissing      ProblemKind = "key-missing"
-	KeyMalformed    ProblemKind = "key-malformed"
-	KeyTaken        ProblemKind = "key-taken"
-	PortMalformed   ProblemKind = "port-malformed"
-	NoEndpoint      ProblemKind = "no-endpoint"
+	OwnNodeMissing   ProblemKind = "own-node-missing"
+	OwnKeyDiffers    ProblemKind = "own-key-differs"
+	NoPodCIDR        ProblemKind = "no-pod-cidr"
+	CIDRTaken        ProblemKind = "cidr-taken"
+	CIDRCoversNodes  ProblemKind = "cidr-covers-nodes"
+	KeyMissing       ProblemKind = "key-missing"
+	KeyMalformed     ProblemKind = "key-malformed"
+	KeyTaken         ProblemKind = "key-taken"
+	PortMalformed    ProblemKind = "port-malformed"
+	NoEndpoint       ProblemKind = "no-endpoint"
+	UnderlayTooSmall ProblemKind = "underlay-too-small"
 )
 
 // Problem tells a person what was left out of the mesh, and why. Problems are

@@ -19,11 +19,15 @@ import (
 // protocol marks our routes in the kernel, as other routing daemons mark theirs.
 const protocol = netlink.RouteProtocol(0x4b)
 
-// Read returns the mesh as the kernel has it. Without a device to configure it
-// holds only the unreachable routes, which need none.
+// Read returns the mesh as the kernel has it. Without a device that can be
+// configured it has no Device, only the addresses and routes that are there.
 func (d *Device) Read(ctx context.Context) (overlay.Mesh, error) {
-	var mesh overlay.Mesh
-	var err error
+	mesh, err := d.read(ctx)
+	mesh.Sort()
+	return mesh, err
+}
+
+func (d *Device) read(ctx context.Context) (mesh overlay.Mesh, err error) {
 	if mesh.Unreachable, err = d.readUnreachable(); err != nil {
 		return overlay.Mesh{}, err
 	}
@@ -32,23 +36,20 @@ func (d *Device) Read(ctx context.Context) (overlay.Mesh, error) {
 		return overlay.Mesh{}, err
 	}
 	if !present || !d.ours(link) {
-		mesh.Sort()
 		return mesh, nil
 	}
 	d.index.Store(int32(link.Attrs().Index))
+	if err := d.readLink(&mesh, link); err != nil {
+		return overlay.Mesh{}, err
+	}
 	dev, err := d.control(ctx)
 	if unserved(err) {
-		mesh.Sort()
 		return mesh, nil
 	}
 	if err != nil {
 		return overlay.Mesh{}, fmt.Errorf("read device %s: %w", d.name, err)
 	}
-	d.readDevice(&mesh, link, dev)
-	if err := d.readAddressing(&mesh, link); err != nil {
-		return overlay.Mesh{}, err
-	}
-	mesh.Sort()
+	d.readDevice(&mesh, dev)
 	return mesh, nil
 }
 
@@ -81,10 +82,8 @@ func unserved(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-func (d *Device) readDevice(mesh *overlay.Mesh, link netlink.Link, dev *wgtypes.Device) {
+func (d *Device) readDevice(mesh *overlay.Mesh, dev *wgtypes.Device) {
 	mesh.Device = d.name
-	mesh.MTU = link.Attrs().MTU
-	mesh.Up = link.Attrs().Flags&net.FlagUp != 0
 	if dev.PrivateKey != (wgtypes.Key{}) {
 		mesh.Key = overlay.Key(dev.PublicKey)
 	}
@@ -114,7 +113,9 @@ func (d *Device) endpoint(key overlay.Key, current *net.UDPAddr) netip.AddrPort 
 	return addrPort(current)
 }
 
-func (d *Device) readAddressing(mesh *overlay.Mesh, link netlink.Link) error {
+func (d *Device) readLink(mesh *overlay.Mesh, link netlink.Link) error {
+	mesh.MTU = link.Attrs().MTU
+	mesh.Up = link.Attrs().Flags&net.FlagUp != 0
 	addrs, err := d.links.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", d.name, err)

@@ -92,11 +92,3 @@ func accept(control net.Listener, dev *device.Device) error {
 		go dev.IpcHandle(c)
 	}
 }
-
-func logger(name string, log *slog.Logger) *device.Logger {
-	log = log.With("device", name)
-	return &device.Logger{
-		Verbosef: func(format string, args ...any) { log.Debug(fmt.Sprintf(format, args...)) },
-		Errorf:   func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...)) },
-	}
-}
