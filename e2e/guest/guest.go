@@ -21,8 +21,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kithnet/kith/e2e/guest/cpio"
@@ -106,6 +108,10 @@ func boot(ctx context.Context, kernel Kernel, j Job, m machine) error {
 	)
 	var complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = m.out, &complaints
+	// A test run that panics ends without a word to its children: the machine goes with the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("qemu: %w\n%s", err, bytes.TrimSpace(complaints.Bytes()))
 	}
@@ -138,14 +144,14 @@ func makeInitramfs(ctx context.Context, kernel Kernel, j Job, work string) error
 	if _, err := file.Write(modules); err != nil {
 		return err
 	}
-	if err := writeJob(ctx, file, j, work); err != nil {
+	if err := writeJob(ctx, file, kernel, j); err != nil {
 		return err
 	}
 	return file.Close()
 }
 
-func writeJob(ctx context.Context, to io.Writer, j Job, work string) error {
-	initPath, err := buildInit(ctx, work)
+func writeJob(ctx context.Context, to *os.File, kernel Kernel, j Job) error {
+	initPath, err := kernel.buildInit(ctx, filepath.Dir(to.Name()))
 	if err != nil {
 		return err
 	}

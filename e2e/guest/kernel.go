@@ -23,6 +23,8 @@ const layout = "1"
 type Kernel struct {
 	Package string
 	dir     string
+	// source is the e2e module's folder: the guest's init process is compiled there.
+	source string
 }
 
 // Fetch brings Debian's newest cloud kernel into the builder's cache, or finds it there, and installs the emulator.
@@ -35,7 +37,7 @@ func Fetch(ctx context.Context, b *parts.Builder) (Kernel, error) {
 		return Kernel{}, err
 	}
 	sum := sha256.Sum256([]byte(layout + strings.Join(wanted, " ")))
-	kernel := Kernel{Package: name, dir: filepath.Join(b.Cache, "guest", fmt.Sprintf("%s-%x", name, sum[:4]))}
+	kernel := Kernel{Package: name, source: b.Module, dir: filepath.Join(b.Cache, "guest", fmt.Sprintf("%s-%x", name, sum[:4]))}
 	if _, err := os.Stat(kernel.dir); err == nil {
 		return kernel, nil
 	}
@@ -121,9 +123,10 @@ func packModules(ctx context.Context, tree, release string, ready Kernel) error 
 }
 
 // buildInit compiles the guest's init process; the go command's cache makes the second time quick.
-func buildInit(ctx context.Context, dir string) (string, error) {
+func (k Kernel) buildInit(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "init")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "github.com/kithnet/kith/e2e/guest/init")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./guest/init")
+	cmd.Dir = k.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build init: %w\n%s", err, out)

@@ -3,7 +3,7 @@
 //
 //	go run ./cmd/guest [-env KEY=value] [-file GUESTPATH=HOSTPATH] [-timeout 10m] [-verbose] PROGRAM [args]
 //
-// Run it inside the e2e module: it compiles the guest's init process with the go command.
+// Run it inside the checkout: it compiles the guest's init process with the go command.
 package main
 
 import (
