@@ -26,8 +26,7 @@ func (l lab) command(ctx context.Context, name string, args []string) error {
 	case "up":
 		return l.up(ctx)
 	case "parts":
-		_, err := l.builder.Cluster(ctx)
-		return err
+		return l.parts(ctx, args)
 	}
 	c, err := cluster.Open(l.dir, l.spec.Name, os.Stderr)
 	if name == "down" && errors.Is(err, os.ErrNotExist) {
@@ -88,6 +87,22 @@ func (l lab) up(ctx context.Context) error {
 		}
 	}
 	fmt.Printf("export KUBECONFIG=%s PATH=%s:$PATH\n", c.Kubeconfig(), c.Set.Bin())
+	return nil
+}
+
+// parts builds the parts named and prints their paths, or all that a cluster needs.
+func (l lab) parts(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		_, err := l.builder.Cluster(ctx)
+		return err
+	}
+	for _, name := range names {
+		path, err := l.builder.Program(ctx, name)
+		if err != nil {
+			return err
+		}
+		fmt.Println(path)
+	}
 	return nil
 }
 

@@ -29,7 +29,7 @@ const usage = `usage: lab [flags] COMMAND [flags]
   restart NODE           power-cycle a node
   cut NODE, heal NODE    take a node off the underlay, put it back
   capture                count the packets on every underlay link until interrupted (-for)
-  parts                  only build what clusters are made of
+  parts [NAME...]        only build what clusters are made of, or the parts named
 
 flags:
 `

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +27,8 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if file, inBundle := processFile(args); file != "" && !own.sysResource {
-		if err := rewrite(file, inBundle, own); err != nil {
+	if file, member := processFile(args); file != "" && !own.sysResource {
+		if err := rewrite(file, member, own); err != nil {
 			return fmt.Errorf("clamp %s: %w", file, err)
 		}
 	}
@@ -41,8 +40,9 @@ func run(args []string) error {
 	return fmt.Errorf("exec %s: %w", runc, unix.Exec(runc, append([]string{runc}, args...), os.Environ()))
 }
 
-// processFile finds the file that holds the process description, if the command has one.
-func processFile(args []string) (file string, inBundle bool) {
+// processFile finds the file that holds the process description, if the command has one, and the
+// member of its JSON object that is it; "" for the whole object.
+func processFile(args []string) (file, member string) {
 	bundle, process, command := ".", "", ""
 	for i := 0; i < len(args); i++ {
 		name, value, inline := strings.Cut(args[i], "=")
@@ -64,11 +64,11 @@ func processFile(args []string) (file string, inBundle bool) {
 	}
 	switch command {
 	case "create", "run", "restore":
-		return filepath.Join(bundle, "config.json"), true
+		return filepath.Join(bundle, "config.json"), "process"
 	case "exec":
-		return process, false
+		return process, ""
 	}
-	return "", false
+	return "", ""
 }
 
 func takesValue(flag string) bool {
@@ -79,7 +79,7 @@ func takesValue(flag string) bool {
 	return false
 }
 
-func rewrite(file string, inBundle bool, own limits) error {
+func rewrite(file, member string, own limits) error {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -91,8 +91,8 @@ func rewrite(file string, inBundle bool, own limits) error {
 		return err
 	}
 	process := spec
-	if inBundle {
-		process, _ = spec["process"].(map[string]any)
+	if member != "" {
+		process, _ = spec[member].(map[string]any)
 	}
 	own.clamp(process)
 	if content, err = json.Marshal(spec); err != nil {
@@ -103,73 +103,4 @@ func rewrite(file string, inBundle bool, own limits) error {
 		return err
 	}
 	return os.WriteFile(file, content, st.Mode())
-}
-
-// limits is what this process can give.
-type limits struct {
-	sysResource bool
-	oomScoreAdj int64
-}
-
-func readLimits() (limits, error) {
-	var header = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return limits{}, fmt.Errorf("read capabilities: %w", err)
-	}
-	score, err := os.ReadFile("/proc/self/oom_score_adj")
-	if err != nil {
-		return limits{}, err
-	}
-	adj, err := strconv.ParseInt(strings.TrimSpace(string(score)), 10, 32)
-	if err != nil {
-		return limits{}, fmt.Errorf("oom_score_adj: %w", err)
-	}
-	return limits{sysResource: data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0, oomScoreAdj: adj}, nil
-}
-
-func (l limits) clamp(process map[string]any) {
-	capabilities, _ := process["capabilities"].(map[string]any)
-	for set, names := range capabilities {
-		list, _ := names.([]any)
-		kept := []any{}
-		for _, name := range list {
-			if name != "CAP_SYS_RESOURCE" {
-				kept = append(kept, name)
-			}
-		}
-		capabilities[set] = kept
-	}
-	rlimits, _ := process["rlimits"].([]any)
-	for _, r := range rlimits {
-		if m, ok := r.(map[string]any); ok {
-			clampRlimit(m)
-		}
-	}
-	if v, ok := process["oomScoreAdj"].(json.Number); ok {
-		if n, err := v.Int64(); err == nil && n < l.oomScoreAdj {
-			process["oomScoreAdj"] = l.oomScoreAdj
-		}
-	}
-}
-
-func clampRlimit(r map[string]any) {
-	resource, ok := map[any]int{
-		"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA,
-		"RLIMIT_STACK": unix.RLIMIT_STACK, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS,
-		"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
-		"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING,
-		"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
-		"RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
-	}[r["type"]]
-	var own unix.Rlimit
-	if !ok || unix.Getrlimit(resource, &own) != nil {
-		return
-	}
-	for _, bound := range []string{"hard", "soft"} {
-		n, _ := r[bound].(json.Number)
-		if v, err := strconv.ParseUint(n.String(), 10, 64); err != nil || v > own.Max {
-			r[bound] = own.Max
-		}
-	}
 }
