@@ -205,3 +205,29 @@ func (t *Table) touchAddresses(as []netip.Addr) {
 		t.changes.Addresses[a] = struct{}{}
 	}
 }
+
+// Namespaces are the known namespaces with their labels.
+func (t *Table) Namespaces() iter.Seq2[string, Labels] {
+	return func(yield func(string, Labels) bool) {
+		for _, s := range t.spaces {
+			if s.known && !yield(s.name, s.labels) {
+				return
+			}
+		}
+	}
+}
+
+// IdentitiesIn are the identities in a known namespace.
+func (t *Table) IdentitiesIn(namespace string) iter.Seq[*Identity] {
+	return func(yield func(*Identity) bool) {
+		s := t.spaces[namespace]
+		if s == nil || !s.known {
+			return
+		}
+		for e := range s.entries {
+			if !yield(e.id) {
+				return
+			}
+		}
+	}
+}
