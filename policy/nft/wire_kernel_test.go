@@ -4,6 +4,7 @@ package nft
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -79,24 +80,58 @@ func newWord() string { return fmt.Sprintf("word-%016x", rand.Uint64()) }
 // arrives sends one SCTP packet made by hand, since not every machine has SCTP sockets, and looks for it.
 func (l *lab) arrives(f flow, patience time.Duration) bool {
 	word := newWord()
-	source := uint16(30000 + rand.IntN(20000))
-	return l.seen(f.to, word, patience, func() {
-		if from := l.place(f.from); from != l.router {
-			l.inject(from, l.toRouter(from, sctpPacket(f, source, word)))
-			return
-		}
-		l.sendRaw(f, sctpPacket(f, source, word).payload)
-	})
+	pkt := sctpPacket(f, uint16(30000+rand.IntN(20000)), word)
+	send := func() { l.sendRaw(f, pkt.payload) }
+	if from := l.place(f.from); from != l.router {
+		send = func() { l.inject(from, l.toRouter(from, pkt)) }
+	}
+	if f.to.ns == l.router.ns {
+		return l.delivered(f, word, patience, send)
+	}
+	return l.seen(f.to, word, patience, send)
 }
 
-// sendRaw sends a payload from the router itself.
+// delivered says whether a word comes to the router's own protocols: what its wire sees is not yet let in.
+func (l *lab) delivered(f flow, word string, patience time.Duration, do func()) bool {
+	var conn net.PacketConn
+	var err error
+	inside(l, f.to.ns, func() { conn, err = net.ListenPacket(rawNetwork(f), f.Destination.String()) })
+	if err != nil {
+		l.Errorf("open raw socket: %v", err)
+		return false
+	}
+	defer conn.Close()
+	do()
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	for b := make([]byte, 2048); ; {
+		n, _, err := conn.ReadFrom(b)
+		if err != nil {
+			return false
+		}
+		if bytes.Contains(b[:n], []byte(word)) {
+			return true
+		}
+	}
+}
+
+func rawNetwork(f flow) string {
+	if f.Source.Is6() {
+		return fmt.Sprintf("ip6:%d", f.Protocol)
+	}
+	return fmt.Sprintf("ip4:%d", f.Protocol)
+}
+
+// sendRaw sends a payload from the router itself. That it may not is one way to be denied.
 func (l *lab) sendRaw(f flow, payload []byte) {
 	inside(l, f.from.ns, func() {
-		network := map[bool]string{true: "ip6", false: "ip4"}[f.Source.Is6()]
-		conn, err := net.DialIP(fmt.Sprintf("%s:%d", network, f.Protocol), &net.IPAddr{IP: f.Source.AsSlice()}, &net.IPAddr{IP: f.Destination.AsSlice()})
-		must(l, "open raw socket", err)
+		conn, err := net.DialIP(rawNetwork(f), &net.IPAddr{IP: f.Source.AsSlice()}, &net.IPAddr{IP: f.Destination.AsSlice()})
+		if err != nil {
+			l.Errorf("open raw socket: %v", err)
+			return
+		}
 		defer conn.Close()
-		_, err = conn.Write(payload)
-		must(l, "send", err)
+		if _, err = conn.Write(payload); err != nil && !errors.Is(err, unix.EPERM) {
+			l.Errorf("send: %v", err)
+		}
 	})
 }

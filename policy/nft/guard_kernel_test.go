@@ -1,0 +1,235 @@
+//go:build kernel
+
+package nft
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+func TestPodsSendUnderTheirOwnAddresses(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.under()
+		pod, to := l.pods[0], l.pods[1].end
+		for name, c := range map[string]struct {
+			source netip.Addr
+			mac    net.HardwareAddr
+			want   bool
+		}{
+			"its own":              {pod.addresses[family], pod.mac, true},
+			"another pod's":        {l.pods[2].addresses[family], pod.mac, false},
+			"a remote pod's":       {remoteMesh[family], pod.mac, false},
+			"the node's":           {ownMesh[family], pod.mac, false},
+			"an outsider's":        {outsiders[family], pod.mac, false},
+			"nobody's":             {[]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[family], pod.mac, false},
+			"its own, another MAC": {pod.addresses[family], l.pods[2].mac, false},
+		} {
+			f := l.between(pod.end, to, family, identity.UDP, 80)
+			f.Source = c.source
+			word := newWord()
+			frame := udpPacket(f, 1234, word).frame(c.mac, routerMAC(0))
+			if got := l.seen(to, word, soon, func() { l.inject(pod, frame) }); got != c.want {
+				t.Errorf("%s: passes %v, want %v", name, got, c.want)
+			}
+		}
+	})
+}
+
+func TestPodAddressesNeverOnTheUnderlay(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.serve()
+		l.under()
+		pod, remote := l.pods[0].end, l.remotes[0]
+		for name, source := range map[string]netip.Addr{"a remote pod's": remote.addresses[family], "a local pod's": l.pods[1].addresses[family], "the mesh's": remoteMesh[family]} {
+			f := l.between(l.outside.end, pod, family, identity.UDP, 80)
+			f.Source = source
+			if l.carriesPacket(f, func(f flow, w string) packet { return udpPacket(f, 1234, w) }) {
+				t.Errorf("a packet from %s address came in from the underlay", name)
+			}
+		}
+		l.route(l.router, outLink, remoteCIDRs[family], outsiders[family])
+		word := newWord()
+		f := l.between(pod, remote, family, identity.UDP, 80)
+		from := l.place(pod)
+		if l.seen(l.outside.end, word, soon, func() { l.inject(from, l.toRouter(from, udpPacket(f, 1234, word))) }) {
+			t.Error("a pod's packet to a remote pod left by the underlay")
+		}
+		f.from, f.Source = l.router.end, ownNode[family]
+		if l.seen(l.outside.end, word, soon, func() { _ = l.passes(f, soon/2) }) {
+			t.Error("the node's packet to a remote pod left by the underlay")
+		}
+	})
+}
+
+// sourceSeen is under which address a flow shows itself to the other end.
+func (l *lab) sourceSeen(f flow) netip.Addr {
+	l.Helper()
+	c := l.call(f)
+	return c.server.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+}
+
+func TestMasquerade(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.under()
+		pod, remote := l.pods[0].end, l.remotes[0]
+		fromNode := l.between(l.router.end, remote, family, identity.TCP, 80)
+		fromNode.Source = ownNode[family]
+		for name, c := range map[string]struct {
+			flow
+			want netip.Addr
+		}{
+			"pod to outside":            {l.between(pod, l.outside.end, family, identity.TCP, 80), ownNode[family]},
+			"pod to remote pod":         {l.between(pod, remote, family, identity.TCP, 80), pod.addresses[family]},
+			"pod to pod":                {l.between(pod, l.pods[1].end, family, identity.TCP, 80), pod.addresses[family]},
+			"remote pod to pod":         {l.between(remote, pod, family, identity.TCP, 80), remote.addresses[family]},
+			"node to remote pod":        {fromNode, ownMesh[family]},
+			"mesh address to its pod":   {l.between(l.router.end, pod, family, identity.TCP, 80), ownMesh[family]},
+			"remote node to pod of own": {l.between(l.mesh.end, pod, family, identity.TCP, 80), remoteMesh[family]},
+		} {
+			if got := l.sourceSeen(c.flow); got != c.want {
+				t.Errorf("%s: seen as %s, want %s", name, got, c.want)
+			}
+		}
+	})
+}
+
+func TestClosedAttachmentsPassNothing(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.serve()
+		l.openNodePorts()
+		l.enforce(l.cluster(), l.attachments()[1:])
+		closed, open := l.pods[0].end, l.pods[1].end
+		fromOutside := l.between(l.outside.end, closed, family, identity.TCP, 80)
+		fromOutside.by = l.nodePort(closed.addresses[family], 80)
+		flows := []flow{fromOutside}
+		for _, e := range []end{open, l.remotes[0], l.router.end, l.mesh.end} {
+			for _, protocol := range []identity.Protocol{identity.TCP, identity.UDP, identity.SCTP, icmp} {
+				flows = append(flows, l.between(e, closed, family, protocol, 80), l.between(closed, e, family, protocol, 80))
+			}
+		}
+		for _, f := range l.mismatches(flows, func(flow) bool { return false }) {
+			t.Errorf("%s passes", f)
+		}
+		others := []flow{l.between(open, l.pods[2].end, family, identity.TCP, 80), l.between(l.router.end, open, family, icmp, 0)}
+		for _, f := range l.mismatches(others, func(flow) bool { return true }) {
+			t.Errorf("%s does not pass", f)
+		}
+		l.enforce(l.cluster(), l.attachments())
+		for _, f := range l.mismatches(flows, func(flow) bool { return true }) {
+			t.Errorf("%s does not pass once it is opened", f)
+		}
+		l.enforce(l.cluster(), l.attachments()[1:])
+		for _, f := range l.mismatches(flows, func(flow) bool { return false }) {
+			t.Errorf("%s passes after it was closed", f)
+		}
+	})
+}
+
+func TestErrorsAboutAllowedConnectionsPass(t *testing.T) {
+	const nobody = 9999
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		subject, remote := l.pods[0].end, l.remotes[0]
+		l.under(isolates("pod0", policy.Ingress, only("remote0", port(identity.UDP, nobody))), isolates("pod0", policy.Egress, only("remote0", port(identity.UDP, nobody))))
+		for _, f := range []flow{l.between(subject, remote, family, identity.UDP, nobody), l.between(remote, subject, family, identity.UDP, nobody)} {
+			var conn net.Conn
+			var err error
+			inside(t, f.from.ns, func() { conn, err = dialFlow(f, late) })
+			must(t, "dial", err)
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(late))
+			_, err = conn.Write([]byte("anybody?"))
+			must(t, "write", err)
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s: no error from the closed port: %v", f, err)
+			}
+		}
+	})
+}
+
+func TestNeighbourMessagesOfPods(t *testing.T) {
+	const advertisement, solicitation, redirect = 134, 135, 137
+	l := newLab(t)
+	l.under()
+	pod := l.pods[0]
+	local := netip.MustParseAddr("fe80::ff:fe00:100")
+	allNodes := netip.MustParseAddr("ff02::1")
+	var conn net.PacketConn
+	var err error
+	inside(t, l.router.ns, func() { conn, err = net.ListenPacket("ip6:ipv6-icmp", "::") })
+	must(t, "open raw socket", err)
+	defer conn.Close()
+	for _, c := range []struct {
+		typ    byte
+		source netip.Addr
+		want   bool
+	}{
+		{advertisement, local, false}, {advertisement, pod.addresses[1], false}, {redirect, local, false},
+		{solicitation, local, true}, {solicitation, netip.IPv6Unspecified(), true}, {solicitation, l.pods[1].addresses[1], false},
+	} {
+		f := flow{from: pod.end, to: l.router.end, Flow: policy.Flow{Source: c.source, Destination: allNodes, Protocol: icmp6}}
+		target := string(ownMesh[1].AsSlice())
+		l.inject(pod, icmpPacket(f, c.typ, target).frame(pod.mac, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}))
+		if got := received(conn, c.typ); got != c.want {
+			t.Errorf("ICMPv6 type %d from %s: reaches the node %v, want %v", c.typ, c.source, got, c.want)
+		}
+	}
+}
+
+func received(conn net.PacketConn, typ byte) bool {
+	_ = conn.SetReadDeadline(time.Now().Add(soon))
+	for b := make([]byte, 1500); ; {
+		n, _, err := conn.ReadFrom(b)
+		if err != nil {
+			return false
+		}
+		if n > 0 && b[0] == typ {
+			return true
+		}
+	}
+}
+
+func TestPodReachesItselfThroughAService(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.serve()
+		pod := l.pods[0].end
+		service := netip.AddrPortFrom(addrs("10.96.0.1", "fd96::1")[family], 8000)
+		a := l.another("service", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100)
+		a.redirect(identity.TCP, service, netip.AddrPortFrom(pod.addresses[family], 80))
+		must(t, "make service", a.conn.Flush())
+		// A service hides a pod from itself, or the pod takes its own answer for a forgery.
+		h := l.another("hairpin", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 90)
+		h.rule(append(destination(pod.addresses[family]), &expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte(native32(statusDestinationNAT)), Xor: make([]byte, 4)},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)}, &expr.Masq{})...)
+		must(t, "make hairpin", h.conn.Flush())
+		l.under(isolates("pod0", policy.Ingress), isolates("pod0", policy.Egress))
+		itself := l.between(pod, pod, family, identity.TCP, 80)
+		itself.by = service
+		other := l.between(l.pods[1].end, pod, family, identity.TCP, 80)
+		other.by = service
+		if !l.passes(itself, late) {
+			t.Error("an isolated pod does not reach itself")
+		}
+		if l.passes(other, soon) {
+			t.Error("another pod reaches it too")
+		}
+	})
+}
+
+// statusDestinationNAT is IPS_DST_NAT of a connection's status.
+const statusDestinationNAT = 1 << 5
