@@ -1,0 +1,146 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+// bigCluster has 10,000 pods in 50 namespaces on 100 nodes, each third pod with labels of its own, and 1,000 policies
+// of which each selects pods of this node.
+func bigCluster(b *testing.B) Input {
+	in := Input{Network: Network{Node: "node0"}}
+	for n := range 100 {
+		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(100 + n), 0, 0}), 24)
+		in.Network.Nodes = append(in.Network.Nodes, policy.Node{
+			Name: fmt.Sprintf("node%d", n), PodCIDRs: []netip.Prefix{prefix},
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{172, 18, 0, byte(n)})}, Mesh: []netip.Addr{prefix.Addr().Next()},
+		})
+	}
+	for n := range 50 {
+		in.Namespaces = append(in.Namespaces, identity.Namespace{Name: fmt.Sprintf("ns%d", n), Labels: map[string]string{"team": fmt.Sprint(n % 10)}})
+	}
+	for i := range 10_000 {
+		in.Pods = append(in.Pods, bigPod(i))
+	}
+	for i := range 100 {
+		p := in.Pods[i*100]
+		in.Attachments = append(in.Attachments, Attachment{Pod: p.Key(), UID: p.UID, Interface: fmt.Sprintf("kith-%010x", i), Addresses: p.Addresses})
+	}
+	for i := range 1000 {
+		in.Policies = append(in.Policies, bigPolicy(b, i))
+	}
+	return in
+}
+
+func bigPod(i int) identity.Pod {
+	labels := map[string]string{"app": fmt.Sprintf("app%d", i%20), "tier": fmt.Sprint(i % 3), "pod-template-hash": fmt.Sprintf("%x", i%20)}
+	if i%3 == 0 {
+		labels["statefulset.kubernetes.io/pod-name"] = fmt.Sprintf("pod-%d", i)
+	}
+	return identity.Pod{
+		Namespace: fmt.Sprintf("ns%d", i/200%50), Name: fmt.Sprintf("pod-%d", i), UID: fmt.Sprintf("e0a1c5f2-0000-4000-8000-%012x", i),
+		Created: time.Unix(int64(i), 0), Labels: labels,
+		Ports:     []identity.NamedPort{{Name: "http", Protocol: identity.TCP, Number: 8080}},
+		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(100 + i%100), 0, byte(2 + i/100)})},
+	}
+}
+
+func bigPolicy(b *testing.B, i int) policy.Policy {
+	own := policy.Peer{OwnNamespace: true, Pods: selector(b, fmt.Sprintf("app in (app%d,app%d)", i%20, (i+7)%20))}
+	team := policy.Peer{Namespaces: selector(b, fmt.Sprintf("team=%d", i%10)), Pods: selector(b, fmt.Sprintf("app=app%d", i%20))}
+	block := policy.Peer{Block: &policy.Block{CIDR: netip.MustParsePrefix("172.18.0.0/16"), Except: prefixes("172.18.7.0/24")}}
+	return policy.Policy{
+		Namespace: fmt.Sprintf("ns%d", i%50), Name: fmt.Sprintf("policy%d", i), Subject: selector(b, fmt.Sprintf("tier=%d", i/50%3)),
+		Ingress: isolate(policy.Rule{Peers: []policy.Peer{own, team}, Ports: []policy.Port{tcp(8080, 8080), tcp(9000, 9010)}}),
+		Egress:  isolate(policy.Rule{Peers: []policy.Peer{team, block}, AllPorts: true}),
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	in := bigCluster(b)
+	for b.Loop() {
+		Compile(in)
+	}
+	c := NewCompiler()
+	c.ReplaceNamespaces(in.Namespaces)
+	c.ReplacePods(in.Pods)
+	b.ReportMetric(float64(c.Counts().Identities), "identities")
+}
+
+// loaded is a compiler that holds the big cluster.
+func loaded(b *testing.B) *Compiler {
+	in := bigCluster(b)
+	c := NewCompiler()
+	c.SetNetwork(in.Network)
+	c.ReplaceNamespaces(in.Namespaces)
+	c.ReplacePods(in.Pods)
+	c.ReplacePolicies(in.Policies)
+	c.ReplaceAttachments(in.Attachments)
+	c.Commit()
+	return c
+}
+
+// BenchmarkRemotePod adds and removes a pod with known labels on another node.
+func BenchmarkRemotePod(b *testing.B) {
+	c := loaded(b)
+	p := bigPod(7)
+	p.Name, p.UID, p.Addresses = "new", "new", addresses("10.101.0.250")
+	for b.Loop() {
+		c.PutPod(p)
+		if c.Commit().Empty() {
+			b.Fatal("nothing to write for a new pod that policies name")
+		}
+		c.DeletePod(p.Key())
+		c.Commit()
+	}
+}
+
+// BenchmarkNewIdentity adds and removes a pod with labels not seen before.
+func BenchmarkNewIdentity(b *testing.B) {
+	c := loaded(b)
+	for n := 0; b.Loop(); n++ {
+		p := bigPod(7)
+		p.Name, p.UID, p.Addresses = "new", "new", addresses("10.101.0.250")
+		p.Labels["unique"] = fmt.Sprint(n)
+		c.PutPod(p)
+		c.Commit()
+		c.DeletePod(p.Key())
+		c.Commit()
+	}
+}
+
+// BenchmarkLocalPod adds and removes a pod of this node under policies.
+func BenchmarkLocalPod(b *testing.B) {
+	c := loaded(b)
+	p := bigPod(7)
+	p.Name, p.UID, p.Addresses = "new", "new", addresses("10.100.0.250")
+	a := Attachment{Pod: p.Key(), UID: p.UID, Interface: "kith-new", Addresses: p.Addresses}
+	for b.Loop() {
+		c.PutPod(p)
+		c.PutAttachment(a)
+		if c.Commit().Empty() {
+			b.Fatal("nothing to write for a new pod")
+		}
+		c.DeleteAttachment(a.Interface)
+		c.DeletePod(p.Key())
+		c.Commit()
+	}
+}
+
+// BenchmarkPolicy changes a policy.
+func BenchmarkPolicy(b *testing.B) {
+	c := loaded(b)
+	for n := 0; b.Loop(); n++ {
+		p := bigPolicy(b, 1)
+		if n%2 == 0 {
+			p.Egress = isolate()
+		}
+		c.PutPolicy(p)
+		c.Commit()
+	}
+}
