@@ -36,7 +36,7 @@ type Report struct {
 	Members []Member `json:"members"`
 	Peers   []Peer   `json:"peers"`
 
-	// Identities are those that this node's rules name, Subjects the local pods that a policy isolates.
+	// Identities are those of all pods in the cluster, Subjects the local pods that a policy isolates.
 	Identities int `json:"identities"`
 	Policies   int `json:"policies"`
 	Subjects   int `json:"subjects"`

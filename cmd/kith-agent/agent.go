@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kithnet/kith/cmd/kith-agent/config"
+	"github.com/kithnet/kith/cni/ipam"
+	"github.com/kithnet/kith/cni/veth"
+	identitykube "github.com/kithnet/kith/identity/kube"
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/gossip"
+	overlaykube "github.com/kithnet/kith/overlay/kube"
+	"github.com/kithnet/kith/overlay/wireguard"
+	policykube "github.com/kithnet/kith/policy/kube"
+	"github.com/kithnet/kith/policy/nft"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// agent holds the parts of one node's agent. Each long-lived part is a task in one group: when one fails, all end,
+// and the process starts again with the kernel as it was.
+type agent struct {
+	log     *slog.Logger
+	cfg     config.Config
+	node    string
+	started time.Time
+	client  kubernetes.Interface
+
+	key        wireguard.PrivateKey
+	device     *wireguard.Device
+	links      *veth.Links
+	store      *ipam.Store
+	table      *nft.Table
+	nodes      *overlaykube.Nodes
+	identities *identitykube.Watch
+	policies   *policykube.Watch
+	problems   policyProblems
+	enforcer   *enforcer
+	mesher     *mesher
+	gossip     *gossip.Gossip
+
+	input     chan struct{} // closed when all input of the enforcer is complete
+	networked chan struct{} // signals that the nodes have changed
+	moved     chan struct{} // signals that readiness may have changed
+	meshed    chan struct{} // closed when mesher and gossip are set
+}
+
+func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys string) error {
+	a, err := newAgent(log, cfg, procSys)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	log.Info("agent starts", "node", a.node, "version", version, "device", a.device.Kind())
+	g, ctx := errgroup.WithContext(ctx)
+	a.enforcer.foreign = a.table.Watch(ctx)
+	for name, task := range map[string]func(context.Context) error{
+		"enforce policy":   a.enforcer.run,
+		"watch nodes":      a.nodes.Run,
+		"watch identities": a.identities.Run,
+		"watch policies":   a.policies.Run,
+		"watch device":     a.device.Run,
+		"publish key":      a.publish,
+		"gather input":     a.gather,
+		"keep mesh":        a.keepMesh,
+		"serve":            a.serve,
+		"announce":         a.announce,
+	} {
+		g.Go(func() error {
+			if err := task(ctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, error) {
+	a := &agent{
+		log: log, cfg: cfg, node: os.Getenv("NODE_NAME"), started: time.Now(), links: veth.New(procSys),
+		input: make(chan struct{}), networked: make(chan struct{}, 1), moved: make(chan struct{}, 1), meshed: make(chan struct{}),
+	}
+	if a.node == "" {
+		return nil, errors.New("NODE_NAME is empty: set it to the name of the Node (fieldRef spec.nodeName)")
+	}
+	err := errors.Join(a.openNode(procSys), a.openCluster())
+	if err != nil {
+		a.close()
+		return nil, err
+	}
+	a.enforcer = newEnforcer(log, a.table, a.input)
+	a.enforcer.moved = a.move
+	return a, nil
+}
+
+// openNode opens what is on the node: state folder, keys, device, table.
+func (a *agent) openNode(procSys string) error {
+	err := os.MkdirAll(a.cfg.StateDir, 0o700)
+	if err != nil {
+		return fmt.Errorf("make state folder: %w", err)
+	}
+	if a.key, err = wireguard.LoadKey(a.cfg.StateDir); err != nil {
+		return err
+	}
+	mode, err := wireguard.ParseMode(string(a.cfg.WireGuard.Implementation))
+	if err != nil {
+		return err
+	}
+	a.device, err = wireguard.Open(wireguard.Options{
+		Name: ruleset.Device, Key: a.key, Mode: mode, ProcSys: procSys, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	if a.store, err = ipam.Open(filepath.Join(a.cfg.StateDir, "ipam")); err != nil {
+		return err
+	}
+	if a.table, err = nft.Open(); err != nil {
+		return err
+	}
+	return a.links.ForwardIPv4()
+}
+
+// openCluster prepares the watches; nothing is asked of the API server yet.
+func (a *agent) openCluster() error {
+	rc, err := rest.InClusterConfig()
+	if err != nil {
+		return fmt.Errorf("find API server: %w", err)
+	}
+	rc.QPS, rc.Burst = 20, 40
+	rc.UserAgent = "kith-agent/" + version
+	if a.client, err = kubernetes.NewForConfig(rc); err != nil {
+		return fmt.Errorf("make API client: %w", err)
+	}
+	if a.nodes, err = overlaykube.New(a.client, a.node, a.log); err != nil {
+		return err
+	}
+	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
+	a.policies, err = policykube.New(a.client, a.policyChanged)
+	return err
+}
+
+func (a *agent) close() {
+	if a.device != nil {
+		if err := a.device.Close(); err != nil {
+			a.log.Warn("device not closed", "error", err)
+		}
+	}
+	if a.table != nil {
+		if err := a.table.Close(); err != nil {
+			a.log.Warn("table not closed", "error", err)
+		}
+	}
+	if a.store != nil {
+		if err := a.store.Close(); err != nil {
+			a.log.Warn("address store not closed", "error", err)
+		}
+	}
+}
+
+func (a *agent) podsChanged(c identitykube.PodChange) {
+	a.enforcer.Update(func(r *ruleset.Compiler) {
+		if c.All {
+			r.ReplacePods(c.Put)
+			return
+		}
+		for _, p := range c.Put {
+			r.PutPod(p)
+		}
+		for _, k := range c.Delete {
+			r.DeletePod(k)
+		}
+	})
+}
+
+func (a *agent) namespacesChanged(c identitykube.NamespaceChange) {
+	a.enforcer.Update(func(r *ruleset.Compiler) {
+		if c.All {
+			r.ReplaceNamespaces(c.Put)
+			return
+		}
+		for _, n := range c.Put {
+			r.PutNamespace(n)
+		}
+		for _, name := range c.Delete {
+			r.DeleteNamespace(name)
+		}
+	})
+}
+
+func (a *agent) policyChanged(c policykube.Change) {
+	for _, p := range a.problems.replace(c.Name, c.Problems) {
+		a.log.Warn("policy has a problem: its pods stay isolated and the part at fault allows nothing", "error", p)
+	}
+	a.enforcer.Update(func(r *ruleset.Compiler) {
+		if c.Put == nil {
+			r.DeletePolicy(c.Name)
+			return
+		}
+		r.PutPolicy(*c.Put)
+	})
+}
+
+// nodesChanged hands the nodes to all who need them: guard and masquerading, addresses for pods, key publishing.
+func (a *agent) nodesChanged(nodes []overlay.Node) {
+	n := network(a.node, nodes, a.cfg.NonMasqueradeCIDRs)
+	if !a.cfg.Masquerade {
+		n.NoMasquerade = everywhere()
+	}
+	a.enforcer.Update(func(r *ruleset.Compiler) { r.SetNetwork(n) })
+	for _, node := range n.Nodes {
+		if node.Name != a.node {
+			continue
+		}
+		if err := a.store.SetCIDRs(node.PodCIDRs); err != nil {
+			a.log.Error("pod CIDRs not taken", "error", err)
+		}
+		if err := a.forward(node.PodCIDRs); err != nil {
+			a.log.Error("node does not forward", "error", err)
+		}
+	}
+	nudge(a.networked)
+}
+
+// forward turns on IPv6 forwarding where pods have IPv6. A node that pods have no IPv6 on keeps its own setting.
+func (a *agent) forward(cidrs []netip.Prefix) error {
+	for _, cidr := range cidrs {
+		if cidr.Addr().Is6() {
+			return a.links.ForwardIPv6()
+		}
+	}
+	return nil
+}
+
+func everywhere() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+}
+
+// move tells that readiness may have changed.
+func (a *agent) move() { nudge(a.moved) }
+
+func nudge(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// namespace is where the agent's own objects are.
+func namespace() string {
+	text, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if err != nil {
+		return "kith-system"
+	}
+	return strings.TrimSpace(string(text))
+}

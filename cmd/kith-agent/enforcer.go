@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/kithnet/kith/cmd/kith/status"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// table is the kernel's side of the ruleset.
+type table interface {
+	Read(context.Context) (ruleset.Ruleset, error)
+	Apply(context.Context, ruleset.Transaction) error
+}
+
+// update is one thing that happened: it changes the compiler's input. Who waits for it to be in the kernel gives
+// done, which is closed after the first write after which settled says yes.
+type update struct {
+	change  func(*ruleset.Compiler)
+	settled func(*ruleset.Compiler) bool
+	done    chan<- struct{}
+	gone    <-chan struct{} // closed when nobody waits any more
+}
+
+// enforcer keeps the kernel's table as the compiler wants it. One goroutine, run, owns the compiler; all others send
+// it updates. Until every source of input has synced it writes nothing into a table that is there already, so that a
+// restart, also one without an API server, leaves the last good rules alone.
+type enforcer struct {
+	log      *slog.Logger
+	table    table
+	updates  chan update
+	foreign  <-chan struct{} // somebody else changed the table
+	synced   <-chan struct{} // closed when all input is complete
+	moved    func()          // told after each attempt to write
+	compiler *ruleset.Compiler
+	waiting  []update
+
+	mu      sync.Mutex
+	current enforcement
+}
+
+// enforcement is what the enforcer tells about itself.
+type enforcement struct {
+	Enforcing bool // the kernel holds what all of the input asks for
+	Apply     status.Apply
+	Counts    ruleset.Counts
+}
+
+const (
+	// batch bounds how many updates are taken before a write, so that a storm cannot put off a waiting pod.
+	batch = 4096
+	// firstRetry and lastRetry space attempts after the kernel refused a write.
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+func newEnforcer(log *slog.Logger, t table, synced <-chan struct{}) *enforcer {
+	return &enforcer{
+		log: log, table: t, synced: synced,
+		updates: make(chan update, batch), compiler: ruleset.NewCompiler(), moved: func() {},
+	}
+}
+
+// Update hands in a change of the input and returns at once, unless the queue is full.
+func (e *enforcer) Update(change func(*ruleset.Compiler)) { e.updates <- update{change: change} }
+
+// Await hands in a change and returns when the kernel holds what settled asks for, or ctx ends.
+func (e *enforcer) Await(ctx context.Context, change func(*ruleset.Compiler), settled func(*ruleset.Compiler) bool) error {
+	done := make(chan struct{})
+	select {
+	case e.updates <- update{change, settled, done, ctx.Done()}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Enforcement says where the enforcer stands.
+func (e *enforcer) Enforcement() enforcement {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.current
+}
+
+func (e *enforcer) run(ctx context.Context) error {
+	if err := e.closeFirst(ctx); err != nil {
+		return err
+	}
+	synced, whole, delay := e.synced, false, time.Duration(0)
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case u := <-e.updates:
+			e.take(u)
+		case <-synced:
+			synced, whole = nil, true
+		case _, open := <-e.foreign:
+			if !open && ctx.Err() == nil {
+				return errors.New("the kernel's notices about the table ended")
+			}
+			whole = true
+		case <-retry:
+			whole = true
+		}
+		if synced != nil {
+			continue
+		}
+		if err := e.write(ctx, whole); err != nil {
+			// What the kernel holds now is not known: read it before the next attempt.
+			delay = min(max(2*delay, firstRetry), lastRetry)
+			whole, retry = true, time.After(delay)
+			continue
+		}
+		whole, delay, retry = false, 0, nil
+	}
+}
+
+// closeFirst makes a node that has no table yet a closed one before anything else happens on it.
+func (e *enforcer) closeFirst(ctx context.Context) error {
+	have, err := e.table.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read table: %w", err)
+	}
+	if len(have.Chains) > 0 {
+		return nil
+	}
+	if err := e.table.Apply(ctx, ruleset.Diff(have, ruleset.NewCompiler().Ruleset())); err != nil {
+		return fmt.Errorf("write closed table: %w", err)
+	}
+	return nil
+}
+
+// take applies an update and those that queue behind it.
+func (e *enforcer) take(u update) {
+	for n := 1; ; n++ {
+		u.change(e.compiler)
+		if u.done != nil {
+			e.waiting = append(e.waiting, u)
+		}
+		if n == batch {
+			return
+		}
+		select {
+		case u = <-e.updates:
+		default:
+			return
+		}
+	}
+}
+
+// write brings the kernel to what the compiler wants: by the compiler's own difference, or, where the kernel's state
+// is not known, by reading it.
+func (e *enforcer) write(ctx context.Context, whole bool) error {
+	begin := time.Now()
+	transaction := e.compiler.Commit()
+	var err error
+	if whole {
+		transaction, err = e.difference(ctx)
+	}
+	if err == nil && !transaction.Empty() {
+		err = e.table.Apply(ctx, transaction)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		e.log.Error("ruleset not applied", "error", err)
+	}
+	e.record(transaction, begin, err)
+	e.moved()
+	if err == nil {
+		e.release()
+	}
+	return err
+}
+
+func (e *enforcer) difference(ctx context.Context) (ruleset.Transaction, error) {
+	have, err := e.table.Read(ctx)
+	if err != nil {
+		return ruleset.Transaction{}, fmt.Errorf("read table: %w", err)
+	}
+	return ruleset.Diff(have, e.compiler.Ruleset()), nil
+}
+
+func (e *enforcer) record(t ruleset.Transaction, begin time.Time, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.current.Enforcing = err == nil
+	e.current.Counts = e.compiler.Counts()
+	apply := &e.current.Apply
+	apply.Error = ""
+	if err != nil {
+		apply.Error = err.Error()
+		return
+	}
+	if t.Empty() {
+		return
+	}
+	apply.At, apply.Duration = begin, time.Since(begin)
+	apply.Transactions++
+	apply.Writes += uint64(t.Size())
+}
+
+// release tells those whose change is in the kernel.
+func (e *enforcer) release() {
+	still := e.waiting[:0]
+	for _, u := range e.waiting {
+		select {
+		case <-u.gone:
+			continue
+		default:
+		}
+		if u.settled(e.compiler) {
+			close(u.done)
+			continue
+		}
+		still = append(still, u)
+	}
+	clear(e.waiting[len(still):])
+	e.waiting = still
+}

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kithnet/kith/cni"
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// memoryTable is a table that holds what Apply gave it. It does what the kernel does with a transaction: all or nothing.
+type memoryTable struct {
+	mu     sync.Mutex
+	have   ruleset.Ruleset
+	writes int
+	refuse error
+}
+
+func (m *memoryTable) Read(context.Context) (ruleset.Ruleset, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.have, nil
+}
+
+func (m *memoryTable) Apply(_ context.Context, t ruleset.Transaction) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.refuse != nil {
+		return m.refuse
+	}
+	m.writes++
+	m.have = applied(m.have, t)
+	return nil
+}
+
+// applied is the ruleset that a transaction makes of another.
+func applied(have ruleset.Ruleset, t ruleset.Transaction) ruleset.Ruleset {
+	next := ruleset.Ruleset{Sets: map[string]*ruleset.Set{}, Chains: map[string]*ruleset.Chain{}}
+	if !t.Replace {
+		for name, s := range have.Sets {
+			next.Sets[name] = &ruleset.Set{SetSpec: s.SetSpec, Elements: maps.Clone(s.Elements)}
+		}
+		for name, c := range have.Chains {
+			next.Chains[name] = &ruleset.Chain{ChainSpec: c.ChainSpec, Rules: slices.Clone(c.Rules)}
+		}
+	}
+	for _, spec := range t.AddSets {
+		next.Sets[spec.Name] = &ruleset.Set{SetSpec: spec, Elements: map[ruleset.Key]ruleset.Value{}}
+	}
+	for _, spec := range t.AddChains {
+		next.Chains[spec.Name] = &ruleset.Chain{ChainSpec: spec}
+	}
+	for _, e := range t.DeleteElements {
+		delete(next.Sets[e.Set].Elements, e.Key)
+	}
+	for _, e := range t.AddElements {
+		next.Sets[e.Set].Elements[e.Key] = e.Value
+	}
+	for _, c := range t.SetRules {
+		next.Chains[c.Name].Rules = c.Rules
+	}
+	for _, name := range t.DeleteChains {
+		delete(next.Chains, name)
+	}
+	for _, name := range t.DeleteSets {
+		delete(next.Sets, name)
+	}
+	return next
+}
+
+func (m *memoryTable) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.writes
+}
+
+func (m *memoryTable) setRefuse(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refuse = err
+}
+
+var testAttachment = cni.Attachment{
+	Key: cni.Key{ContainerID: "c1", IfName: "eth0"}, Pod: cni.Pod{Namespace: "shop", Name: "api", UID: "u1"},
+	HostInterface: "kith-0123456789", PodMAC: cni.MAC{2, 0, 0, 0, 0, 1}, Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.5")},
+}
+
+func putInput(c *ruleset.Compiler) {
+	c.SetNetwork(ruleset.Network{Node: "n1", Nodes: []policy.Node{{Name: "n1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}}})
+	c.PutNamespace(identity.Namespace{Name: "shop"})
+	c.PutPolicy(policy.Policy{Namespace: "shop", Name: "deny-all", Subject: labels.Everything(), Ingress: &policy.Rules{}})
+}
+
+func putPod(c *ruleset.Compiler) {
+	c.PutPod(identity.Pod{Namespace: "shop", Name: "api", UID: "u1"})
+}
+
+func startEnforcer(t *testing.T, table *memoryTable) (*enforcer, chan struct{}, chan struct{}) {
+	t.Helper()
+	synced, foreign := make(chan struct{}), make(chan struct{}, 1)
+	e := newEnforcer(slog.New(slog.DiscardHandler), table, synced)
+	e.foreign = foreign
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- e.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return e, synced, foreign
+}
+
+// TestADDWaitsForPolicy holds that an attachment opens only when its pod is known and its policy is in the table.
+func TestADDWaitsForPolicy(t *testing.T) {
+	table := &memoryTable{}
+	e, synced, _ := startEnforcer(t, table)
+	e.Update(putInput)
+	opened := make(chan error, 1)
+	go func() { opened <- gate{e}.Open(t.Context(), testAttachment) }()
+	assertWaits(t, opened, "before the input is complete")
+	close(synced)
+	assertWaits(t, opened, "before the pod is known")
+	e.Update(putPod)
+	if err := <-opened; err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	have, _ := table.Read(t.Context())
+	if len(have.Sets[ruleset.SetPods4].Elements) != 1 || len(have.Sets["ingress4"].Elements) != 1 {
+		t.Errorf("opened without the pod's own policy:\n%s", have)
+	}
+	if err := (gate{e}).Check(t.Context(), testAttachment); err != nil {
+		t.Errorf("Check: %v", err)
+	}
+	if err := (gate{e}).Close(t.Context(), testAttachment); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if have, _ = table.Read(t.Context()); len(have.Sets[ruleset.SetPods4].Elements) != 0 {
+		t.Errorf("closed, and still open:\n%s", have)
+	}
+	if (gate{e}).Check(t.Context(), testAttachment) == nil {
+		t.Error("Check of a closed attachment finds nothing")
+	}
+}
+
+func assertWaits(t *testing.T, c <-chan error, when string) {
+	t.Helper()
+	select {
+	case err := <-c:
+		t.Fatalf("opened %s (error %v)", when, err)
+	case <-time.After(50 * time.Millisecond):
+	}
+}
+
+// TestRestartWritesNothing holds that an agent which finds the table as it should be does not write.
+func TestRestartWritesNothing(t *testing.T) {
+	table := &memoryTable{have: compiled()}
+	e, synced, foreign := startEnforcer(t, table)
+	e.Update(func(c *ruleset.Compiler) {
+		putInput(c)
+		putPod(c)
+		c.PutAttachment(attachment(testAttachment))
+	})
+	close(synced)
+	foreign <- struct{}{}
+	if err := e.Await(t.Context(), func(*ruleset.Compiler) {}, func(*ruleset.Compiler) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	if n := table.count(); n != 0 {
+		t.Errorf("%d writes", n)
+	}
+	if got := e.Enforcement(); !got.Enforcing || got.Apply.Transactions != 0 {
+		t.Errorf("enforcement: %+v", got)
+	}
+}
+
+// TestNothingIsWrittenBeforeInputIsComplete holds that a table of before stays while the API server is away.
+func TestNothingIsWrittenBeforeInputIsComplete(t *testing.T) {
+	table := &memoryTable{have: compiled()}
+	e, _, foreign := startEnforcer(t, table)
+	e.Update(putInput)
+	foreign <- struct{}{}
+	if err := (gate{e}).Close(t.Context(), testAttachment); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if diff := cmp.Diff(compiled().String(), table.have.String()); diff != "" || table.count() != 0 {
+		t.Errorf("%d writes (-want +got):\n%s", table.count(), diff)
+	}
+}
+
+func compiled() ruleset.Ruleset {
+	c := ruleset.NewCompiler()
+	putInput(c)
+	putPod(c)
+	c.PutAttachment(attachment(testAttachment))
+	return c.Ruleset()
+}
+
+// TestRefusedWriteIsRepaired holds that after an error the table is read and the whole difference written.
+func TestRefusedWriteIsRepaired(t *testing.T) {
+	table := &memoryTable{}
+	e, synced, _ := startEnforcer(t, table)
+	e.Update(putInput)
+	e.Update(putPod)
+	close(synced)
+	await := func() error {
+		return e.Await(t.Context(), func(*ruleset.Compiler) {}, func(*ruleset.Compiler) bool { return true })
+	}
+	if err := await(); err != nil {
+		t.Fatal(err)
+	}
+	table.setRefuse(errors.New("no memory"))
+	opened := make(chan error, 1)
+	go func() { opened <- gate{e}.Open(t.Context(), testAttachment) }()
+	for e.Enforcement().Apply.Error == "" {
+		time.Sleep(time.Millisecond)
+	}
+	assertWaits(t, opened, "though the table refused the write")
+	table.setRefuse(nil)
+	if err := <-opened; err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(compiled().String(), table.have.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+// TestForeignChangeIsUndone holds that a table changed by somebody else is brought back by event.
+func TestForeignChangeIsUndone(t *testing.T) {
+	table := &memoryTable{}
+	e, synced, foreign := startEnforcer(t, table)
+	e.Update(putInput)
+	close(synced)
+	if err := e.Await(t.Context(), func(*ruleset.Compiler) {}, func(*ruleset.Compiler) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	table.mu.Lock()
+	want := table.have.String()
+	table.have = ruleset.Ruleset{}
+	table.mu.Unlock()
+	before := table.count()
+	foreign <- struct{}{}
+	for table.count() == before {
+		time.Sleep(time.Millisecond)
+	}
+	if diff := cmp.Diff(want, table.have.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// device is the kernel's side of the mesh.
+type device interface {
+	Read(context.Context) (overlay.Mesh, error)
+	Apply(context.Context, overlay.Plan) error
+	Changed() <-chan struct{}
+}
+
+// directory is the API server's side of the mesh, roster is gossip's.
+type (
+	directory interface {
+		List() []overlay.Node
+		Changed() <-chan struct{}
+	}
+	roster interface {
+		Members() []overlay.Member
+		Changed() <-chan struct{}
+		SetSeeds([]netip.AddrPort)
+		Forget(name string)
+	}
+)
+
+// mesher keeps the mesh device as overlay.Compute wants it. It waits for events of nodes, members and device, and
+// applies differences.
+type mesher struct {
+	log    *slog.Logger
+	local  overlay.Local
+	gossip uint16 // port
+	nodes  directory
+	roster roster
+	device device
+	// network hears of the nodes before the device does: the guard knows a pod CIDR before packets can come from it.
+	network func([]overlay.Node)
+	moved   func() // told after each attempt
+
+	mu      sync.Mutex
+	current meshState
+}
+
+// meshState is what the mesher tells about itself.
+type meshState struct {
+	Mesh     overlay.Mesh
+	Up       bool // the device is as wanted
+	Error    string
+	Problems []overlay.Problem
+}
+
+// State says where the mesher stands.
+func (m *mesher) State() meshState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.current
+}
+
+// MTU is the packet size of pods' interfaces.
+func (m *mesher) MTU() int { return m.State().Mesh.MTU }
+
+func (m *mesher) run(ctx context.Context) error {
+	delay := time.Duration(0)
+	var retry <-chan time.Time
+	for {
+		if err := m.reconcile(ctx); err != nil {
+			delay = min(max(2*delay, firstRetry), lastRetry)
+			retry = time.After(delay)
+		} else {
+			delay, retry = 0, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.nodes.Changed():
+		case <-m.roster.Changed():
+		case <-m.device.Changed():
+		case <-retry:
+		}
+	}
+}
+
+func (m *mesher) reconcile(ctx context.Context) error {
+	nodes, members := m.nodes.List(), m.roster.Members()
+	m.network(nodes)
+	m.follow(nodes, members)
+	want, problems := overlay.Compute(m.local, nodes, members)
+	err := m.apply(ctx, want, problems)
+	m.tell(want, problems, err)
+	m.moved()
+	return err
+}
+
+// apply leaves the mesh alone while this node's own Node object is away: an established mesh stays as it is.
+func (m *mesher) apply(ctx context.Context, want overlay.Mesh, problems []overlay.Problem) error {
+	for _, p := range problems {
+		if p.Kind == overlay.OwnNodeMissing {
+			return nil
+		}
+	}
+	have, err := m.device.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read mesh device: %w", err)
+	}
+	plan := overlay.Diff(have, want)
+	if plan.Empty() {
+		return nil
+	}
+	m.log.Debug("mesh changes", "plan", plan.String())
+	if err := m.device.Apply(ctx, plan); err != nil {
+		return fmt.Errorf("change mesh device: %w", err)
+	}
+	return nil
+}
+
+// follow makes the Node list the second source of gossip addresses, and forgets members without a Node.
+func (m *mesher) follow(nodes []overlay.Node, members []overlay.Member) {
+	known := map[string]bool{}
+	var seeds []netip.AddrPort
+	for _, n := range nodes {
+		known[n.Name] = true
+		if n.Name == m.local.Name {
+			continue
+		}
+		for _, a := range n.InternalIPs {
+			seeds = append(seeds, netip.AddrPortFrom(a, m.gossip))
+		}
+	}
+	m.roster.SetSeeds(seeds)
+	for _, member := range members {
+		if !known[member.Name] && !member.Alive {
+			m.roster.Forget(member.Name)
+		}
+	}
+}
+
+func (m *mesher) tell(want overlay.Mesh, problems []overlay.Problem, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	told := map[overlay.Problem]bool{}
+	for _, p := range m.current.Problems {
+		told[p] = true
+	}
+	for _, p := range problems {
+		if !told[p] {
+			m.log.Warn("mesh problem", "kind", p.Kind, "node", p.Node, "problem", p.Detail)
+		}
+	}
+	m.current = meshState{Mesh: want, Problems: problems, Up: err == nil && len(want.Addresses) > 0}
+	if err != nil {
+		m.current.Error = err.Error()
+		m.log.Error("mesh not as wanted", "error", err)
+	}
+}
+
+// network is what the compiler needs to know of the nodes.
+func network(self string, nodes []overlay.Node, noMasquerade []netip.Prefix) ruleset.Network {
+	n := ruleset.Network{Node: self, NoMasquerade: noMasquerade}
+	for _, node := range nodes {
+		p := policy.Node{Name: node.Name, PodCIDRs: node.PodCIDRs, Addresses: node.InternalIPs}
+		families := map[bool]bool{}
+		for _, cidr := range node.PodCIDRs {
+			if four := cidr.Addr().Is4(); !families[four] {
+				families[four] = true
+				p.Mesh = append(p.Mesh, overlay.MeshAddress(cidr))
+			}
+		}
+		n.Nodes = append(n.Nodes, p)
+	}
+	return n
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// fakeUnderlay stands for the API server's nodes, gossip's members and the kernel's device.
+type fakeUnderlay struct {
+	mu                         sync.Mutex
+	nodes                      []overlay.Node
+	members                    []overlay.Member
+	plans                      []string
+	seeds                      []netip.AddrPort
+	forgotten                  []string
+	nodeEvent, member, touched chan struct{}
+}
+
+func newFakeUnderlay() *fakeUnderlay {
+	return &fakeUnderlay{nodeEvent: make(chan struct{}, 1), member: make(chan struct{}, 1), touched: make(chan struct{}, 1)}
+}
+
+type (
+	fakeDirectory struct{ *fakeUnderlay }
+	fakeRoster    struct{ *fakeUnderlay }
+	fakeDevice    struct{ *fakeUnderlay }
+)
+
+func (f fakeDirectory) List() []overlay.Node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.nodes)
+}
+func (f fakeDirectory) Changed() <-chan struct{} { return f.nodeEvent }
+func (f fakeRoster) Members() []overlay.Member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.members)
+}
+func (f fakeRoster) Changed() <-chan struct{} { return f.member }
+func (f fakeRoster) SetSeeds(seeds []netip.AddrPort) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seeds = seeds
+}
+func (f fakeRoster) Forget(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgotten = append(f.forgotten, name)
+}
+func (f fakeDevice) Changed() <-chan struct{}                   { return f.touched }
+func (f fakeDevice) Read(context.Context) (overlay.Mesh, error) { return overlay.Mesh{}, nil }
+func (f fakeDevice) Apply(_ context.Context, p overlay.Plan) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plans = append(f.plans, p.String())
+	return nil
+}
+
+var (
+	testKey   = overlay.Key{1}
+	testNodes = []overlay.Node{
+		{Name: "n1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"), InternalIPs: addrs("192.0.2.1"), PublicKey: testKey.String()},
+		{Name: "n2", PodCIDRs: prefixes("10.244.2.0/24"), InternalIPs: addrs("192.0.2.2"), PublicKey: overlay.Key{2}.String()},
+	}
+)
+
+func prefixes(all ...string) (out []netip.Prefix) {
+	for _, s := range all {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func addrs(all ...string) (out []netip.Addr) {
+	for _, s := range all {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+func testMesher(f *fakeUnderlay) *mesher {
+	return &mesher{
+		log: slog.New(slog.DiscardHandler), gossip: 7946,
+		local: overlay.Local{Name: "n1", Key: testKey, Device: ruleset.Device, ListenPort: 51820, UnderlayMTU: 1500},
+		nodes: fakeDirectory{f}, roster: fakeRoster{f}, device: fakeDevice{f},
+		network: func([]overlay.Node) {}, moved: func() {},
+	}
+}
+
+// TestMeshRestoredByEvent holds that a device changed by hand is brought back without polling.
+func TestMeshRestoredByEvent(t *testing.T) {
+	f := newFakeUnderlay()
+	f.nodes = testNodes
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	done := make(chan error)
+	m := testMesher(f)
+	go func() { done <- m.run(ctx) }()
+	for wait := 1; wait <= 2; wait++ {
+		for {
+			f.mu.Lock()
+			n := len(f.plans)
+			f.mu.Unlock()
+			if n >= wait {
+				break
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%d plans applied, want %d", n, wait)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		f.touched <- struct{}{}
+	}
+	if !m.State().Up {
+		t.Errorf("state: %+v", m.State())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMeshStaysWithoutOwnNode holds that an established mesh is left alone while the node's own object is away.
+func TestMeshStaysWithoutOwnNode(t *testing.T) {
+	f := newFakeUnderlay()
+	f.nodes = testNodes[1:]
+	m := testMesher(f)
+	if err := m.reconcile(t.Context()); err != nil || len(f.plans) != 0 || m.State().Up {
+		t.Errorf("error %v, plans %v, up %v", err, f.plans, m.State().Up)
+	}
+}
+
+// TestNodeListIsTheSecondSource holds that gossip hears of every node's address, and forgets the dead without a Node.
+func TestNodeListIsTheSecondSource(t *testing.T) {
+	f := newFakeUnderlay()
+	f.nodes = testNodes
+	f.members = []overlay.Member{{Name: "n1", Alive: true}, {Name: "n2"}, {Name: "n3"}, {Name: "n4", Alive: true}}
+	if err := testMesher(f).reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"192.0.2.2:7946"}, texts(f.seeds)); diff != "" {
+		t.Errorf("seeds (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"n3"}, f.forgotten); diff != "" {
+		t.Errorf("forgotten (-want +got):\n%s", diff)
+	}
+}
+
+func texts[T interface{ String() string }](all []T) (out []string) {
+	for _, v := range all {
+		out = append(out, v.String())
+	}
+	return out
+}
+
+func TestNetwork(t *testing.T) {
+	got := network("n1", testNodes, nil)
+	want := []policy.Node{
+		{Name: "n1", PodCIDRs: testNodes[0].PodCIDRs, Addresses: testNodes[0].InternalIPs, Mesh: addrs("10.244.1.1", "fd00:1::1")},
+		{Name: "n2", PodCIDRs: testNodes[1].PodCIDRs, Addresses: testNodes[1].InternalIPs, Mesh: addrs("10.244.2.1")},
+	}
+	equal := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+	equalPrefix := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	if diff := cmp.Diff(want, got.Nodes, equal, equalPrefix); diff != "" || got.Node != "n1" {
+		t.Errorf("node %q, nodes (-want +got):\n%s", got.Node, diff)
+	}
+}

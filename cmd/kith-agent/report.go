@@ -1,0 +1,156 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+
+	"github.com/kithnet/kith/cmd/kith/status"
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/policy"
+	policykube "github.com/kithnet/kith/policy/kube"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// waitsFor says why this node does not enforce and serve yet; empty: it does.
+func (a *agent) waitsFor() []string {
+	var reasons []string
+	if e := a.enforcer.Enforcement(); !e.Enforcing {
+		reason := "policy is not in the kernel: waits for the API server's lists of nodes, namespaces, pods and policies"
+		if e.Apply.Error != "" {
+			reason = "policy is not in the kernel: " + e.Apply.Error
+		}
+		reasons = append(reasons, reason)
+	}
+	select {
+	case <-a.meshed:
+		if m := a.mesher.State(); !m.Up {
+			reasons = append(reasons, "mesh is not up: "+cmp.Or(m.Error, "waits for this node's pod CIDR (does the controller manager allocate node CIDRs?)"))
+		}
+	default:
+		reasons = append(reasons, "mesh is not up: waits for this node's address and the gossip key")
+	}
+	return reasons
+}
+
+func (a *agent) statusHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(a.report(r.Context())); err != nil {
+			a.log.Debug("status not sent", "error", err)
+		}
+	})
+}
+
+func (a *agent) report(ctx context.Context) status.Report {
+	e := a.enforcer.Enforcement()
+	r := status.Report{
+		Node: a.node, Version: version, Started: a.started, Reasons: a.waitsFor(),
+		Identities: e.Counts.Identities, Policies: e.Counts.Policies, Subjects: e.Counts.Subjects, Attachments: e.Counts.Attachments,
+		Apply: e.Apply, Problems: a.problems.list(),
+	}
+	r.Ready = len(r.Reasons) == 0
+	r.Device = status.Device{
+		Name: ruleset.Device, Kind: string(a.device.Kind()), Port: int(a.cfg.WireGuard.Port), PublicKey: a.key.Public().String(),
+	}
+	select {
+	case <-a.meshed:
+		a.reportMesh(ctx, &r)
+	default:
+	}
+	return r
+}
+
+func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
+	m := a.mesher.State()
+	r.Device.MTU = m.Mesh.MTU
+	for _, p := range m.Problems {
+		r.Problems = append(r.Problems, p.String())
+	}
+	for cause, count := range a.gossip.Refused() {
+		r.Problems = append(r.Problems, fmt.Sprintf("gossip: %d records refused: %s", count, cause))
+	}
+	slices.Sort(r.Problems)
+	r.Members = members(a.nodes.List(), a.gossip.Members())
+	peers, err := a.device.Peers(ctx)
+	if err != nil {
+		r.Problems = append(r.Problems, err.Error())
+	}
+	names := map[overlay.Key]string{}
+	for _, p := range m.Mesh.Peers {
+		names[p.Key] = p.Name
+	}
+	for _, p := range peers {
+		r.Peers = append(r.Peers, status.Peer{
+			Node: names[p.Key], PublicKey: p.Key.String(), Endpoint: p.Endpoint, AllowedIPs: p.AllowedIPs,
+			LastHandshake: p.LastHandshake, RxBytes: p.ReceivedBytes, TxBytes: p.SentBytes,
+		})
+	}
+	slices.SortFunc(r.Peers, func(x, y status.Peer) int { return cmp.Compare(x.Node, y.Node) })
+}
+
+// members lists every Node with what gossip says of it, and every member that has no Node.
+func members(nodes []overlay.Node, seen []overlay.Member) []status.Member {
+	all := map[string]status.Member{}
+	for _, n := range nodes {
+		m := status.Member{Node: n.Name, State: status.Unknown}
+		if len(n.InternalIPs) > 0 {
+			m.Address = n.InternalIPs[0]
+		}
+		all[n.Name] = m
+	}
+	for _, s := range seen {
+		m := status.Member{Node: s.Name, State: status.Dead, Address: all[s.Name].Address}
+		if s.Alive {
+			m.State = status.Alive
+		}
+		if len(s.Endpoints) > 0 {
+			m.Address = s.Endpoints[0].Addr()
+		}
+		all[s.Name] = m
+	}
+	out := make([]status.Member, 0, len(all))
+	for _, m := range all {
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(x, y status.Member) int { return cmp.Compare(x.Node, y.Node) })
+	return out
+}
+
+// policyProblems is what could not be understood in policies.
+type policyProblems struct {
+	mu  sync.Mutex
+	all map[policy.Name][]policykube.Problem
+}
+
+// replace says what is wrong with a policy now, and returns what was not wrong before.
+func (p *policyProblems) replace(name policy.Name, problems []policykube.Problem) []policykube.Problem {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.all[name]
+	if p.all == nil {
+		p.all = map[policy.Name][]policykube.Problem{}
+	}
+	delete(p.all, name)
+	if len(problems) > 0 {
+		p.all[name] = problems
+	}
+	return slices.DeleteFunc(slices.Clone(problems), func(q policykube.Problem) bool { return slices.Contains(before, q) })
+}
+
+func (p *policyProblems) list() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for _, problems := range p.all {
+		for _, q := range problems {
+			out = append(out, q.Error())
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/kithnet/kith/cni"
+	"github.com/kithnet/kith/cni/conflist"
+	"github.com/kithnet/kith/cni/pending"
+	"github.com/kithnet/kith/cni/server"
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/gossip"
+	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// keepalive keeps the way back open through stateful firewalls between nodes, and is what makes a peer shake hands
+// with a node that has come back before anybody there sends.
+const keepalive = 10 * time.Second
+
+// gather hands the enforcer the attachments of before, waits until all watches are complete, and lets it write.
+func (a *agent) gather(ctx context.Context) error {
+	var all []ruleset.Attachment
+	for _, at := range a.store.List() {
+		if at.Complete {
+			all = append(all, attachment(at))
+		}
+	}
+	a.enforcer.Update(func(c *ruleset.Compiler) { c.ReplaceAttachments(all) })
+	if err := a.nodes.WaitSynced(ctx); err != nil {
+		return nil
+	}
+	a.nodesChanged(a.nodes.List())
+	if cache.WaitForCacheSync(ctx.Done(), a.identities.HasSynced, a.policies.HasSynced) {
+		close(a.input)
+	}
+	return nil
+}
+
+// publish keeps this node's public key on its Node object.
+func (a *agent) publish(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.networked:
+			if err := a.nodes.Publish(ctx, a.key.Public(), a.cfg.WireGuard.Port); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	}
+}
+
+// keepMesh joins gossip and keeps the device, once this node's own address and the gossip key are known.
+func (a *agent) keepMesh(ctx context.Context) error {
+	if err := a.nodes.WaitSynced(ctx); err != nil {
+		return nil
+	}
+	local, address, err := a.local(ctx)
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	key, err := persist(ctx, a.log, "gossip key", func() ([]byte, error) { return gossipKey(ctx, a.client, namespace()) })
+	if err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	a.gossip, err = gossip.Start(gossip.Config{
+		Name: a.node, Bind: netip.AddrPortFrom(address, a.cfg.Gossip.Port), SecretKey: key, Log: a.log,
+		Record: gossip.Record{
+			Key: a.key.Public(), Epoch: uint64(a.started.UnixNano()),
+			Endpoints: []netip.AddrPort{netip.AddrPortFrom(address, a.cfg.WireGuard.Port)},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	a.mesher = &mesher{
+		log: a.log, local: local, gossip: a.cfg.Gossip.Port, nodes: a.nodes, roster: a.gossip, device: a.device,
+		network: a.nodesChanged, moved: a.move,
+	}
+	close(a.meshed)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.gossip.Run(ctx) })
+	g.Go(func() error { return a.mesher.run(ctx) })
+	return g.Wait()
+}
+
+// local waits for this node's own address and says how it takes part in the mesh.
+func (a *agent) local(ctx context.Context) (overlay.Local, netip.Addr, error) {
+	family, err := overlay.ParseFamily(string(a.cfg.Underlay.Family))
+	if err != nil {
+		return overlay.Local{}, netip.Addr{}, err
+	}
+	address, err := persist(ctx, a.log, "own address", func() (netip.Addr, error) { return a.ownAddress(family) })
+	if err != nil {
+		return overlay.Local{}, netip.Addr{}, err
+	}
+	mtu := a.cfg.Underlay.MTU
+	if mtu == 0 {
+		mtu, err = persist(ctx, a.log, "underlay MTU", func() (int, error) { return wireguard.UnderlayMTU(address) })
+		if err != nil {
+			return overlay.Local{}, netip.Addr{}, err
+		}
+	}
+	return overlay.Local{
+		Name: a.node, Key: a.key.Public(), Device: ruleset.Device, ListenPort: a.cfg.WireGuard.Port,
+		Underlay: family, UnderlayMTU: mtu, Keepalive: keepalive,
+	}, address, nil
+}
+
+func (a *agent) ownAddress(family overlay.Family) (netip.Addr, error) {
+	for _, n := range a.nodes.List() {
+		if n.Name != a.node {
+			continue
+		}
+		for _, address := range n.InternalIPs {
+			if family == overlay.Auto || overlay.FamilyOf(address) == family {
+				return address, nil
+			}
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("node %s has no InternalIP of family %s in its status", a.node, a.cfg.Underlay.Family)
+}
+
+// persist tries until it succeeds or ctx ends.
+func persist[T any](ctx context.Context, log interface{ Warn(string, ...any) }, what string, try func() (T, error)) (T, error) {
+	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+		value, err := try()
+		if err == nil {
+			return value, nil
+		}
+		log.Warn("not there yet", "what", what, "retry", delay, "error", err)
+		select {
+		case <-ctx.Done():
+			return value, ctx.Err()
+		case <-time.After(delay):
+		}
+	}
+}
+
+// ignoreEnd drops an error that is there only because the agent ends.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// serve answers the CNI plugin and the command kith on the agent's socket.
+func (a *agent) serve(ctx context.Context) error {
+	deps := cni.Deps{
+		Addresses: a.store, Records: a.store, Links: a.links, Gate: gate{a.enforcer}, MTU: a.mtu,
+		Ready: func(context.Context) error {
+			if reasons := a.waitsFor(); len(reasons) > 0 {
+				return fmt.Errorf("%w: %s", cni.ErrUnavailable, strings.Join(reasons, "; "))
+			}
+			return nil
+		},
+	}
+	orphans, err := cni.Reconcile(ctx, deps)
+	if err != nil {
+		return fmt.Errorf("compare attachments with the kernel: %w", err)
+	}
+	for _, gone := range orphans.Released {
+		a.log.Info("attachment gone while the agent was away", "attachment", gone.Key, "pod", gone.Pod.Namespace+"/"+gone.Pod.Name)
+	}
+	for _, name := range orphans.Unknown {
+		a.log.Warn("veth without a record: left for the runtime's GC", "interface", name)
+	}
+	s := server.New(server.Options{Deps: deps, Pending: pending.Folder(filepath.Join(a.cfg.RunDir, "pending-del")), Log: a.log})
+	s.Handle("GET /v1/status", a.statusHandler())
+	listener, err := server.Listen(a.cfg.Socket())
+	if err != nil {
+		return err
+	}
+	return s.Serve(ctx, listener)
+}
+
+// mtu is what a pod's interface gets. Before the mesh is known there is none, and no pod is attached.
+func (a *agent) mtu() int {
+	select {
+	case <-a.meshed:
+		return a.mesher.MTU()
+	default:
+		return 0
+	}
+}
+
+// announce writes the CNI configuration, by which the node becomes Ready, when this node can serve.
+func (a *agent) announce(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.moved:
+		}
+		if len(a.waitsFor()) > 0 {
+			continue
+		}
+		if err := conflist.Write(a.cfg.CNI.ConfDir, a.cfg.Socket()); err != nil {
+			return errors.Join(errors.New("write CNI configuration"), err)
+		}
+		a.log.Info("node enforces and serves pods", "after", time.Since(a.started).Round(time.Millisecond))
+		return nil
+	}
+}
