@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/kithnet/kith/cmd/kith-agent/config"
 	"github.com/kithnet/kith/overlay/wireguard"
 	"github.com/kithnet/kith/overlay/wireguard/userspace"
 )
@@ -23,7 +24,8 @@ const memoryLimit = 256 << 20
 
 func main() {
 	device := flag.String("device", "kith0", "name of the mesh device")
-	mode := flag.String("wireguard", os.Getenv("KITH_WIREGUARD"), "auto, kernel or userspace")
+	file := flag.String("config", "", "the agent's configuration `file`, which says who carries WireGuard")
+	mode := flag.String("wireguard", os.Getenv("KITH_WIREGUARD"), "auto, kernel or userspace; overrides the file")
 	verbose := flag.Bool("verbose", false, "log every handshake")
 	flag.Parse()
 	level := slog.LevelInfo
@@ -33,10 +35,23 @@ func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := run(ctx, *device, *mode, log); err != nil {
+	word, err := implementation(*mode, *file)
+	if err == nil {
+		err = run(ctx, *device, word, log)
+	}
+	if err != nil {
 		log.Error("cannot carry the mesh device", "error", err)
 		os.Exit(1)
 	}
+}
+
+// implementation is the word given, else the file's, else none.
+func implementation(word, file string) (string, error) {
+	if word != "" || file == "" {
+		return word, nil
+	}
+	cfg, err := config.Load(file)
+	return string(cfg.WireGuard.Implementation), err
 }
 
 func run(ctx context.Context, device, word string, log *slog.Logger) error {
