@@ -79,7 +79,7 @@ func TestSubtract(t *testing.T) {
 
 func TestDisjoint(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 0))
-	for range 200 {
+	for range 60 {
 		var boxes []box
 		for range r.IntN(6) {
 			first := uint16(r.IntN(10))
