@@ -34,13 +34,10 @@ const runDir = "/run/kith-kind"
 // Cluster is a running kind cluster.
 type Cluster struct {
 	Name string
-	// Kubeconfig is the path of an administrator's kubeconfig.
-	Kubeconfig string
-	// Kubectl is the path of a kubectl of the cluster's version.
-	Kubectl string
 
-	engine engine
-	kind   string
+	engine  engine
+	kind    string // path of kind
+	kubectl string // path of a kubectl of the nodes' version
 }
 
 // Up creates the cluster that the configuration file describes, under the name given. Its nodes are not ready:
@@ -63,7 +60,7 @@ func Up(ctx context.Context, b *parts.Builder, name, configFile string) (*Cluste
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Name: name, Kubeconfig: kubeconfig(name), Kubectl: set.Bin("kubectl"), engine: engine, kind: program}
+	c := &Cluster{Name: name, engine: engine, kind: program, kubectl: set.Bin("kubectl")}
 	b.Say("creating kind cluster %s", name)
 	if err := c.create(ctx, configFile, image); err != nil {
 		return nil, fmt.Errorf("kind cluster %s: %w", name, err)
@@ -85,7 +82,7 @@ func (c *Cluster) create(ctx context.Context, configFile, image string) error {
 		return err
 	}
 	defer os.Remove(path)
-	args := []string{"create", "cluster", "--name", c.Name, "--config", path, "--kubeconfig", c.Kubeconfig, "--wait", "0s"}
+	args := []string{"create", "cluster", "--name", c.Name, "--config", path, "--kubeconfig", c.Kubeconfig(), "--wait", "0s"}
 	if image != "" {
 		args = append(args, "--image", image)
 	}
@@ -171,13 +168,28 @@ func (c *Cluster) Load(ctx context.Context, archive string) error {
 	return err
 }
 
-// Kube runs kubectl against the cluster.
-func (c *Cluster) Kube(ctx context.Context, args ...string) (string, error) {
-	return run(exec.CommandContext(ctx, c.Kubectl, append([]string{"--kubeconfig", c.Kubeconfig}, args...)...))
+// Kubeconfig is the path of an administrator's kubeconfig.
+func (c *Cluster) Kubeconfig() string { return kubeconfig(c.Name) }
+
+// Kubectl runs kubectl against the cluster and returns what it prints.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return run(c.kube(ctx, args))
 }
 
-// InstallKith loads the image, applies the manifest and waits until every node enforces and DNS answers.
-func (c *Cluster) InstallKith(ctx context.Context, archive, manifest string) error {
+// Apply applies manifests.
+func (c *Cluster) Apply(ctx context.Context, manifests string) error {
+	cmd := c.kube(ctx, []string{"apply", "-f", "-"})
+	cmd.Stdin = strings.NewReader(manifests)
+	_, err := run(cmd)
+	return err
+}
+
+func (c *Cluster) kube(ctx context.Context, args []string) *exec.Cmd {
+	return exec.CommandContext(ctx, c.kubectl, append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...)
+}
+
+// Install loads the image of Kith and applies its manifest, then waits until every node enforces and DNS answers.
+func (c *Cluster) Install(ctx context.Context, archive, manifest string) error {
 	if err := c.Load(ctx, archive); err != nil {
 		return fmt.Errorf("install Kith: %w", err)
 	}
@@ -187,7 +199,7 @@ func (c *Cluster) InstallKith(ctx context.Context, archive, manifest string) err
 		{"wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"},
 		{"-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"},
 	} {
-		if _, err := c.Kube(ctx, step...); err != nil {
+		if _, err := c.Kubectl(ctx, step...); err != nil {
 			return fmt.Errorf("install Kith: %w", err)
 		}
 	}

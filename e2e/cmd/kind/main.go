@@ -68,11 +68,11 @@ func up(ctx context.Context, builder *parts.Builder, r request) error {
 	if r.cni == "kith" {
 		builder.Say("installing Kith")
 		image := filepath.Join(r.root, "build", "kith-image.tar")
-		if err := cluster.InstallKith(ctx, image, filepath.Join(r.root, "deploy", "kith.yaml")); err != nil {
+		if err := cluster.Install(ctx, image, filepath.Join(r.root, "deploy", "kith.yaml")); err != nil {
 			return err
 		}
 	}
 	builder.Say("the cluster is up")
-	fmt.Printf("export KUBECONFIG=%s\n", cluster.Kubeconfig)
+	fmt.Printf("export KUBECONFIG=%s\n", cluster.Kubeconfig())
 	return nil
 }
