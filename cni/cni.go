@@ -51,6 +51,8 @@ type Pod struct {
 // Attachment is one pod interface: the record of it that the node keeps.
 type Attachment struct {
 	Key
+	// Network is the name of the network configuration.
+	Network       string       `json:"network"`
 	Netns         string       `json:"netns"`
 	Pod           Pod          `json:"pod"`
 	HostInterface string       `json:"hostInterface"`
@@ -65,7 +67,7 @@ type Attachment struct {
 // NewAttachment returns what a request's attachment is before it has addresses.
 func NewAttachment(r Request, mtu int) Attachment {
 	a := attachmentOf(r.Key)
-	a.Netns, a.Pod, a.MTU = r.Netns, r.Pod, mtu
+	a.Network, a.Netns, a.Pod, a.MTU = r.Config.Name, r.Netns, r.Pod, mtu
 	return a
 }
 

@@ -75,10 +75,11 @@ func isTransient(err error) bool {
 }
 
 // Add makes the request's attachment and returns when its packets may pass. A record of an Add that
-// never finished is cleaned away first; one of an Add that did is an error. An agent that is not ready makes nothing.
+// never finished is cleaned away first; one of an Add that did is an error. An agent that is not
+// ready makes nothing.
 func Add(ctx context.Context, d Deps, r Request) (*types100.Result, error) {
 	if err := d.Ready(ctx); err != nil {
-		return nil, fmt.Errorf("attach %s: the node is not ready: %w", r.Key, err)
+		return nil, types.NewError(types.ErrTryAgainLater, "the node is not ready", err.Error())
 	}
 	if old, ok := d.Records.Get(r.Key); ok {
 		if old.Complete {
@@ -141,8 +142,8 @@ func Del(ctx context.Context, d Deps, k Key) error {
 	return detach(ctx, d, a)
 }
 
-// GC removes every attachment that the runtime does not call valid, and every veth of none. It goes
-// on after an error and returns all of them.
+// GC removes every attachment of the request's network that the runtime does not call valid, and
+// every veth of no attachment. It goes on after an error and returns all of them.
 func GC(ctx context.Context, d Deps, r Request) error {
 	keep := map[string]bool{}
 	for _, k := range r.Config.ValidAttachments {
@@ -150,6 +151,9 @@ func GC(ctx context.Context, d Deps, r Request) error {
 	}
 	var errs []error
 	for _, a := range d.Records.List() {
+		if a.Network != r.Config.Name {
+			keep[a.HostInterface] = true
+		}
 		if !keep[a.HostInterface] {
 			errs = append(errs, detach(ctx, d, a))
 		}

@@ -175,6 +175,16 @@ func TestAddDoesStepsInOrder(t *testing.T) {
 	}
 }
 
+func TestAddWaitsForTheNode(t *testing.T) {
+	w := newWorld()
+	w.notReady = types.NewError(types.ErrLimitedConnectivity, "mesh down", "")
+	_, err := Add(t.Context(), w.deps(), request("a"))
+	expectError(t, err, types.ErrTryAgainLater, "mesh down")
+	if w.calls != nil {
+		t.Errorf("calls: %v", w.calls)
+	}
+}
+
 func TestAddThatFailsLeavesNothing(t *testing.T) {
 	for n := 1; ; n++ {
 		w := newWorld()
@@ -197,7 +207,7 @@ func TestAddThatFailsLeavesNothing(t *testing.T) {
 func TestWhatCannotBeUndoneIsFinishedLater(t *testing.T) {
 	finish := map[string]func(Deps, Request) error{
 		"DEL": func(d Deps, r Request) error { return Del(context.Background(), d, r.Key) },
-		"GC":  func(d Deps, r Request) error { return GC(context.Background(), d, Request{}) },
+		"GC":  func(d Deps, r Request) error { return GC(context.Background(), d, gcAll()) },
 		"ADD and DEL": func(d Deps, r Request) error {
 			if _, err := Add(context.Background(), d, r); err != nil {
 				return err
@@ -322,9 +332,23 @@ func gcWorld(t *testing.T) *world {
 	return w
 }
 
+func gcAll() Request { return Request{Command: CommandGC, Config: NetConf{Name: "kith"}} }
+
+func TestGCKeepsOtherNetworks(t *testing.T) {
+	w := gcWorld(t)
+	r := gcAll()
+	r.Config.Name = "other"
+	if err := GC(t.Context(), w.deps(), r); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.records) != 3 || len(w.links) != 3 || len(w.open) != 3 {
+		t.Errorf("left: records %v, links %v, open %v", w.records, w.links, w.open)
+	}
+}
+
 func TestGCKeepsTheValidOnly(t *testing.T) {
 	w := gcWorld(t)
-	r := Request{Command: CommandGC, Config: NetConf{ValidAttachments: []Key{request("b").Key, {ContainerID: "x", IfName: "eth0"}}}}
+	r := Request{Command: CommandGC, Config: NetConf{Name: "kith", ValidAttachments: []Key{request("b").Key, {ContainerID: "x", IfName: "eth0"}}}}
 	if err := GC(t.Context(), w.deps(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -338,7 +362,7 @@ func TestGCGoesOnAfterErrors(t *testing.T) {
 	for n := 1; n <= 8; n++ {
 		w := gcWorld(t)
 		w.fail[n] = true
-		err := GC(t.Context(), w.deps(), Request{})
+		err := GC(t.Context(), w.deps(), gcAll())
 		if !errors.Is(err, errInjected) {
 			t.Errorf("call %d fails: %v", n, err)
 		}
@@ -346,7 +370,7 @@ func TestGCGoesOnAfterErrors(t *testing.T) {
 			t.Errorf("call %d fails: %d records left", n, len(w.records))
 		}
 		w.fail = nil
-		if err := GC(t.Context(), w.deps(), Request{}); err != nil {
+		if err := GC(t.Context(), w.deps(), gcAll()); err != nil {
 			t.Fatal(err)
 		}
 		w.empty(t)

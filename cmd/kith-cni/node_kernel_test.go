@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,15 +78,15 @@ func (n *node) start(t *testing.T) {
 	if err := n.agent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if n.list.CNIVersion != "1.1.0" {
-		time.Sleep(time.Second)
-		return
-	}
-	for deadline := time.Now().Add(5 * time.Second); n.runtime.GetStatusNetworkList(t.Context(), n.list) != nil; {
-		if time.Now().After(deadline) {
-			t.Fatal("the agent does not start")
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("unix", filepath.Join(n.dir, "run", "agent.sock"))
+		if err == nil {
+			_ = conn.Close()
+			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("the agent does not start: %v", err)
+		}
 	}
 }
 

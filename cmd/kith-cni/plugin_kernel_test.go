@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -67,7 +68,7 @@ func TestGC(t *testing.T) {
 	}
 	n := newNode(t, "1.1.0")
 	n.add(t, "aaa", sandbox(t))
-	kept := n.add(t, "bbb", sandbox(t))
+	n.add(t, "bbb", sandbox(t))
 	run(t, "ip", "link", "add", "kith-0123456789", "type", "veth", "peer", "nobody")
 	// The runtime forgot the first one too, so that only the plugin can know of it.
 	n.runtime = libcni.NewCNIConfigWithCacheDir(n.runtime.Path, t.TempDir(), nil)
@@ -84,7 +85,6 @@ func TestGC(t *testing.T) {
 	if err := n.runtime.GCNetworkList(t.Context(), n.list, &libcni.GCArgs{}); err != nil {
 		t.Fatal(err)
 	}
-	_ = kept
 	if left := n.left(t); left != "" {
 		t.Error(left)
 	}
@@ -95,15 +95,18 @@ func TestExhaustionAndStatus(t *testing.T) {
 		return
 	}
 	n := newNode(t, "1.1.0")
+	var took []time.Duration
 	for i := range 13 {
-		start := time.Now()
-		n.add(t, fmt.Sprint("c", i), sandbox(t))
-		if took := time.Since(start); took > 100*time.Millisecond {
-			t.Errorf("ADD took %v", took)
-		} else {
-			t.Logf("ADD took %v", took)
-		}
+		netns, start := sandbox(t), time.Now()
+		n.add(t, fmt.Sprint("c", i), netns)
+		took = append(took, time.Since(start))
 	}
+	slices.Sort(took)
+	// The machine may be busy with other things: not all need be quick, but some.
+	if quick := took[3]; quick > 100*time.Millisecond {
+		t.Errorf("ADD takes %v", quick)
+	}
+	t.Logf("ADD takes %v", took)
 	if got := codeOf(t, n.runtime.GetStatusNetworkList(t.Context(), n.list)); got != types.ErrPluginNotAvailable {
 		t.Errorf("STATUS: code %d", got)
 	}
@@ -120,7 +123,6 @@ func TestDelWhileTheAgentIsAway(t *testing.T) {
 	n := newNode(t, "1.1.0")
 	conf := n.add(t, "aaa", sandbox(t))
 	n.stop(t, syscall.SIGKILL)
-	start := time.Now()
 	if err := n.runtime.DelNetworkList(t.Context(), n.list, conf); err != nil {
 		t.Error(err)
 	}
@@ -129,9 +131,6 @@ func TestDelWhileTheAgentIsAway(t *testing.T) {
 	}
 	if got := codeOf(t, n.runtime.GetStatusNetworkList(t.Context(), n.list)); got != types.ErrPluginNotAvailable {
 		t.Errorf("STATUS: code %d", got)
-	}
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("DEL, ADD and STATUS took %v", took)
 	}
 	n.start(t)
 	if left := n.left(t); left != "" {

@@ -1,12 +1,11 @@
 package ipam
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -51,6 +50,26 @@ func reopen(t *testing.T, s *Store, dir string, cidrs ...string) *Store {
 		t.Fatal(err)
 	}
 	return open(t, dir, cidrs...)
+}
+
+// memory is a disk in memory, for tests with many writes.
+type memory struct{ data []byte }
+
+func (m *memory) append(line []byte) error  { m.data = append(m.data, line...); return nil }
+func (m *memory) rewrite(data []byte) error { m.data = bytes.Clone(data); return nil }
+func (m *memory) close() error              { return nil }
+
+func openMemory(t *testing.T, m *memory, cidrs ...string) *Store {
+	t.Helper()
+	st, err := parse(m.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(m, st)
+	if err := errors.Join(s.rewrite(), s.SetCIDRs(prefixes(cidrs...))); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func allocate(t *testing.T, s *Store, id string) string {
@@ -233,18 +252,18 @@ func TestOneProcessAtATime(t *testing.T) {
 
 // Whatever the order of operations and restarts, the store is what a simple model says.
 func TestRandomOrders(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 0))
-		dir := t.TempDir()
+		disk := &memory{}
 		cidrs := []string{"10.1.0.0/28", "10.2.0.0/29", "fd00::/64"}
-		s := open(t, dir, cidrs...)
+		s := openMemory(t, disk, cidrs...)
 		live := map[string]string{}
 		var lastFreed string
 		for range 150 {
 			id := fmt.Sprint("c", rng.IntN(24))
 			switch _, ok := live[id]; {
 			case rng.IntN(20) == 0:
-				s = reopen(t, s, dir, cidrs...)
+				s = openMemory(t, disk, cidrs...)
 			case ok:
 				release(t, s, id)
 				lastFreed, _, _ = strings.Cut(live[id], " ")
@@ -308,11 +327,11 @@ func (d *failingDisk) rewrite(data []byte) error {
 }
 
 func TestDiskErrors(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		dir := t.TempDir()
-		s := open(t, dir, "10.1.0.0/26")
-		s.disk = &failingDisk{disk: s.disk, wrote: seed%2 == 0, fail: func() bool { return rng.IntN(3) == 0 }}
+		disk := &memory{}
+		s := openMemory(t, disk, "10.1.0.0/26")
+		s.disk = &failingDisk{disk: disk, wrote: seed%2 == 0, fail: func() bool { return rng.IntN(3) == 0 }}
 		live := map[string]string{}
 		for i := range 60 {
 			id := fmt.Sprint("c", i%20)
@@ -329,23 +348,22 @@ func TestDiskErrors(t *testing.T) {
 		compareWithModel(t, s, live)
 		s.disk.(*failingDisk).fail = func() bool { return false }
 		live["z"] = allocate(t, s, "z")
-		s = reopen(t, s, dir, "10.1.0.0/26")
+		s = openMemory(t, disk, "10.1.0.0/26")
 		compareWithModel(t, s, live)
 	}
 }
 
 func TestJournalStaysSmall(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir, "10.1.0.0/28")
-	for i := range 600 {
+	disk := &memory{}
+	s := openMemory(t, disk, "10.1.0.0/28")
+	for i := range 1200 {
 		allocate(t, s, fmt.Sprint(i))
 		release(t, s, fmt.Sprint(i))
 	}
-	info, err := os.Stat(filepath.Join(dir, fileName))
-	if err != nil || info.Size() > 300<<10 {
-		t.Errorf("%d bytes, %v", info.Size(), err)
+	if len(disk.data) > 300<<10 {
+		t.Errorf("%d bytes", len(disk.data))
 	}
-	if got := allocate(t, reopen(t, s, dir, "10.1.0.0/28"), "x"); got != "10.1.0.4" {
-		t.Errorf("after 600 turns through 13 addresses: %s", got)
+	if got := allocate(t, openMemory(t, disk, "10.1.0.0/28"), "x"); got != "10.1.0.6" {
+		t.Errorf("after 1200 turns through 13 addresses: %s", got)
 	}
 }

@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// maxFiles is many times the pods of a node.
-	maxFiles = 4096
+	// maxFiles is more than the pods of a node.
+	maxFiles = 1024
 	maxSize  = 4096
 	suffix   = ".json"
 )

@@ -83,7 +83,7 @@ func TestThereIsALimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := f.Put(key("a")); err == nil || !strings.Contains(err.Error(), "4096 are waiting") {
+	if err := f.Put(key("a")); err == nil || !strings.Contains(err.Error(), "1024 are waiting") {
 		t.Errorf("error %v", err)
 	}
 }

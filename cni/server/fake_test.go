@@ -31,6 +31,7 @@ type node struct {
 	running  map[string]int
 	overlaps int
 	closeErr error
+	notReady error
 }
 
 func newNode() *node {
@@ -166,7 +167,7 @@ func (n *node) server(limit time.Duration) *Server {
 	return New(Options{
 		Deps: cni.Deps{
 			Addresses: n, Records: n, Links: links{n}, Gate: gate{n},
-			Ready: func(context.Context) error { return errors.New("not yet") },
+			Ready: func(context.Context) error { return n.notReady },
 			MTU:   func() int { return 1420 },
 		},
 		Pending: pendingDels{n}, Log: slog.New(slog.DiscardHandler), Limit: limit,

@@ -193,11 +193,15 @@ func (s *Server) operation(name string, command cni.Command, do func(context.Con
 func (s *Server) report(r cni.Request, took time.Duration, err error) {
 	log := s.Log.With("command", r.Command, "attachment", r.Key.String(),
 		"pod", r.Pod.Namespace+"/"+r.Pod.Name, "took", took)
-	if err != nil {
+	switch {
+	case err == nil:
+		log.Debug("cni operation done")
+	case r.Command == cni.CommandStatus:
+		// Runtimes ask every few seconds; the agent itself says once why it is not ready.
+		log.Debug("cni operation failed", "error", err)
+	default:
 		log.Error("cni operation failed", "error", err)
-		return
 	}
-	log.Debug("cni operation done")
 }
 
 func reply(w http.ResponseWriter, result any, err *types.Error) {

@@ -67,6 +67,7 @@ func TestOperations(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	n := newNode()
+	n.notReady = errors.New("not yet")
 	socket := start(t, n.server(0))
 	huge := call(cni.CommandAdd, "a")
 	huge.Args += ";X=" + strings.Repeat("x", maxBody)
@@ -76,6 +77,7 @@ func TestRefusals(t *testing.T) {
 		code uint
 	}{
 		"not ready":        {"/cni/status", call(cni.CommandStatus, ""), types.ErrPluginNotAvailable},
+		"ADD too early":    {"/cni/add", call(cni.CommandAdd, "a"), types.ErrTryAgainLater},
 		"another command":  {"/cni/del", call(cni.CommandAdd, "a"), types.ErrInvalidEnvironmentVariables},
 		"no call":          {"/cni/add", "x", types.ErrDecodingFailure},
 		"invalid call":     {"/cni/add", call(cni.CommandAdd, ""), types.ErrInvalidEnvironmentVariables},
@@ -123,7 +125,7 @@ func TestAddIsUndone(t *testing.T) {
 		end    func(client, agent context.CancelFunc)
 		replys bool
 	}{
-		"after the limit":           {50 * time.Millisecond, func(_, _ context.CancelFunc) {}, true},
+		"after the limit":           {time.Second, func(_, _ context.CancelFunc) {}, true},
 		"when the client goes":      {time.Minute, func(client, _ context.CancelFunc) { client() }, false},
 		"when the agent shuts down": {time.Minute, func(_, agent context.CancelFunc) { agent() }, true},
 	}
@@ -144,7 +146,11 @@ func TestAddIsUndone(t *testing.T) {
 				_, err := post(clientCtx, l.Addr().String(), "/cni/add", call(cni.CommandAdd, "a"))
 				replied <- err
 			}()
-			<-waiting
+			select {
+			case <-waiting:
+			case err := <-replied:
+				t.Fatalf("ADD did not wait: %v", err)
+			}
 			tt.end(client, agent)
 			var spec *types.Error
 			if err := <-replied; tt.replys && (!errors.As(err, &spec) || spec.Code != types.ErrTryAgainLater) {
