@@ -50,7 +50,6 @@ type agent struct {
 	mesher     *mesher
 	gossip     *gossip.Gossip
 
-	input     chan struct{} // closed when all input of the enforcer is complete
 	networked chan struct{} // signals that the nodes have changed
 	moved     chan struct{} // signals that readiness may have changed
 	meshed    chan struct{} // closed when mesher and gossip are set
@@ -90,7 +89,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, error) {
 	a := &agent{
 		log: log, cfg: cfg, node: os.Getenv("NODE_NAME"), started: time.Now(), links: veth.New(procSys),
-		input: make(chan struct{}), networked: make(chan struct{}, 1), moved: make(chan struct{}, 1), meshed: make(chan struct{}),
+		networked: make(chan struct{}, 1), moved: make(chan struct{}, 1), meshed: make(chan struct{}),
 	}
 	if a.node == "" {
 		return nil, errors.New("NODE_NAME is empty: set it to the name of the Node (fieldRef spec.nodeName)")
@@ -100,7 +99,7 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 		a.close()
 		return nil, err
 	}
-	a.enforcer = newEnforcer(log, a.table, a.input)
+	a.enforcer = newEnforcer(log, a.table)
 	a.enforcer.moved = a.move
 	return a, nil
 }

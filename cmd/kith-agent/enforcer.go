@@ -25,6 +25,7 @@ type update struct {
 	settled func(*ruleset.Compiler) bool
 	done    chan<- struct{}
 	gone    <-chan struct{} // closed when nobody waits any more
+	last    bool            // with this one, the input is complete
 }
 
 // enforcer keeps the kernel's table as the compiler wants it. One goroutine, run, owns the compiler; all others send
@@ -35,7 +36,7 @@ type enforcer struct {
 	table    table
 	updates  chan update
 	foreign  <-chan struct{} // somebody else changed the table
-	synced   <-chan struct{} // closed when all input is complete
+	complete chan struct{}   // closed when the compiler has had all input once
 	moved    func()          // told after each attempt to write
 	compiler *ruleset.Compiler
 	waiting  []update
@@ -59,9 +60,9 @@ const (
 	lastRetry  = 5 * time.Second
 )
 
-func newEnforcer(log *slog.Logger, t table, synced <-chan struct{}) *enforcer {
+func newEnforcer(log *slog.Logger, t table) *enforcer {
 	return &enforcer{
-		log: log, table: t, synced: synced,
+		log: log, table: t, complete: make(chan struct{}),
 		updates: make(chan update, batch), compiler: ruleset.NewCompiler(), moved: func() {},
 	}
 }
@@ -69,11 +70,15 @@ func newEnforcer(log *slog.Logger, t table, synced <-chan struct{}) *enforcer {
 // Update hands in a change of the input and returns at once, unless the queue is full.
 func (e *enforcer) Update(change func(*ruleset.Compiler)) { e.updates <- update{change: change} }
 
+// Complete says that with the updates handed in so far the input is complete. It is called once. It goes through the
+// same queue as they do: an incomplete input must never be written.
+func (e *enforcer) Complete() { e.updates <- update{change: func(*ruleset.Compiler) {}, last: true} }
+
 // Await hands in a change and returns when the kernel holds what settled asks for, or ctx ends.
 func (e *enforcer) Await(ctx context.Context, change func(*ruleset.Compiler), settled func(*ruleset.Compiler) bool) error {
 	done := make(chan struct{})
 	select {
-	case e.updates <- update{change, settled, done, ctx.Done()}:
+	case e.updates <- update{change: change, settled: settled, done: done, gone: ctx.Done()}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -96,16 +101,14 @@ func (e *enforcer) run(ctx context.Context) error {
 	if err := e.closeFirst(ctx); err != nil {
 		return err
 	}
-	synced, whole, delay := e.synced, false, time.Duration(0)
+	whole, delay := false, time.Duration(0)
 	var retry <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case u := <-e.updates:
-			e.take(u)
-		case <-synced:
-			synced, whole = nil, true
+			whole = e.take(u) || whole
 		case _, open := <-e.foreign:
 			if !open && ctx.Err() == nil {
 				return errors.New("the kernel's notices about the table ended")
@@ -114,7 +117,7 @@ func (e *enforcer) run(ctx context.Context) error {
 		case <-retry:
 			whole = true
 		}
-		if synced != nil {
+		if !isClosed(e.complete) {
 			continue
 		}
 		if err := e.write(ctx, whole); err != nil {
@@ -142,21 +145,34 @@ func (e *enforcer) closeFirst(ctx context.Context) error {
 	return nil
 }
 
-// take applies an update and those that queue behind it.
-func (e *enforcer) take(u update) {
+// take applies an update and those that queue behind it. It says whether they have made the input complete.
+func (e *enforcer) take(u update) (completed bool) {
 	for n := 1; ; n++ {
 		u.change(e.compiler)
+		if u.last {
+			completed = true
+			close(e.complete)
+		}
 		if u.done != nil {
 			e.waiting = append(e.waiting, u)
 		}
 		if n == batch {
-			return
+			return completed
 		}
 		select {
 		case u = <-e.updates:
 		default:
-			return
+			return completed
 		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -107,10 +107,10 @@ func putPod(c *ruleset.Compiler) {
 	c.PutPod(identity.Pod{Namespace: "shop", Name: "api", UID: "u1"})
 }
 
-func startEnforcer(t *testing.T, table *memoryTable) (*enforcer, chan struct{}, chan struct{}) {
+func startEnforcer(t *testing.T, table *memoryTable) (*enforcer, chan struct{}) {
 	t.Helper()
-	synced, foreign := make(chan struct{}), make(chan struct{}, 1)
-	e := newEnforcer(slog.New(slog.DiscardHandler), table, synced)
+	foreign := make(chan struct{}, 1)
+	e := newEnforcer(slog.New(slog.DiscardHandler), table)
 	e.foreign = foreign
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -121,18 +121,18 @@ func startEnforcer(t *testing.T, table *memoryTable) (*enforcer, chan struct{}, 
 			t.Errorf("run: %v", err)
 		}
 	})
-	return e, synced, foreign
+	return e, foreign
 }
 
 // TestADDWaitsForPolicy holds that an attachment opens only when its pod is known and its policy is in the table.
 func TestADDWaitsForPolicy(t *testing.T) {
 	table := &memoryTable{}
-	e, synced, _ := startEnforcer(t, table)
+	e, _ := startEnforcer(t, table)
 	e.Update(putInput)
 	opened := make(chan error, 1)
 	go func() { opened <- gate{e}.Open(t.Context(), testAttachment) }()
 	assertWaits(t, opened, "before the input is complete")
-	close(synced)
+	e.Complete()
 	assertWaits(t, opened, "before the pod is known")
 	e.Update(putPod)
 	if err := <-opened; err != nil {
@@ -168,13 +168,13 @@ func assertWaits(t *testing.T, c <-chan error, when string) {
 // TestRestartWritesNothing holds that an agent which finds the table as it should be does not write.
 func TestRestartWritesNothing(t *testing.T) {
 	table := &memoryTable{have: compiled()}
-	e, synced, foreign := startEnforcer(t, table)
+	e, foreign := startEnforcer(t, table)
 	e.Update(func(c *ruleset.Compiler) {
 		putInput(c)
 		putPod(c)
 		c.PutAttachment(attachment(testAttachment))
 	})
-	close(synced)
+	e.Complete()
 	foreign <- struct{}{}
 	if err := e.Await(t.Context(), func(*ruleset.Compiler) {}, func(*ruleset.Compiler) bool { return true }); err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestRestartWritesNothing(t *testing.T) {
 // TestNothingIsWrittenBeforeInputIsComplete holds that a table of before stays while the API server is away.
 func TestNothingIsWrittenBeforeInputIsComplete(t *testing.T) {
 	table := &memoryTable{have: compiled()}
-	e, _, foreign := startEnforcer(t, table)
+	e, foreign := startEnforcer(t, table)
 	e.Update(putInput)
 	foreign <- struct{}{}
 	if err := (gate{e}).Close(t.Context(), testAttachment); err != nil {
@@ -213,10 +213,10 @@ func compiled() ruleset.Ruleset {
 // TestRefusedWriteIsRepaired holds that after an error the table is read and the whole difference written.
 func TestRefusedWriteIsRepaired(t *testing.T) {
 	table := &memoryTable{}
-	e, synced, _ := startEnforcer(t, table)
+	e, _ := startEnforcer(t, table)
 	e.Update(putInput)
 	e.Update(putPod)
-	close(synced)
+	e.Complete()
 	await := func() error {
 		return e.Await(t.Context(), func(*ruleset.Compiler) {}, func(*ruleset.Compiler) bool { return true })
 	}
@@ -242,9 +242,9 @@ func TestRefusedWriteIsRepaired(t *testing.T) {
 // TestForeignChangeIsUndone holds that a table changed by somebody else is brought back by event.
 func TestForeignChangeIsUndone(t *testing.T) {
 	table := &memoryTable{}
-	e, synced, foreign := startEnforcer(t, table)
+	e, foreign := startEnforcer(t, table)
 	e.Update(putInput)
-	close(synced)
+	e.Complete()
 	if err := e.Await(t.Context(), func(*ruleset.Compiler) {}, func(*ruleset.Compiler) bool { return true }); err != nil {
 		t.Fatal(err)
 	}

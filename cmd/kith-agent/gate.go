@@ -28,13 +28,11 @@ func (g gate) Open(ctx context.Context, a cni.Attachment) error {
 // is deleted, which is the caller's next step; waiting for the API server then would only hold that up.
 func (g gate) Close(ctx context.Context, a cni.Attachment) error {
 	forget := func(c *ruleset.Compiler) { c.DeleteAttachment(a.HostInterface) }
-	select {
-	case <-g.enforcer.synced:
-		return g.enforcer.Await(ctx, forget, func(*ruleset.Compiler) bool { return true })
-	default:
+	if !isClosed(g.enforcer.complete) {
 		g.enforcer.Update(forget)
 		return nil
 	}
+	return g.enforcer.Await(ctx, forget, func(*ruleset.Compiler) bool { return true })
 }
 
 // Check returns why the attachment is not open, or nil.

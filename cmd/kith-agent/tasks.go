@@ -40,7 +40,7 @@ func (a *agent) gather(ctx context.Context) error {
 	}
 	a.nodesChanged(a.nodes.List())
 	if cache.WaitForCacheSync(ctx.Done(), a.identities.HasSynced, a.policies.HasSynced) {
-		close(a.input)
+		a.enforcer.Complete()
 	}
 	return nil
 }
