@@ -1,0 +1,233 @@
+package kube
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// read parses a policy as people write it.
+func read(t testing.TB, text string) *networkingv1.NetworkPolicy {
+	t.Helper()
+	np := &networkingv1.NetworkPolicy{}
+	if err := yaml.Unmarshal([]byte(text), np); err != nil {
+		t.Fatal(err)
+	}
+	return np
+}
+
+// TestRecipes translates policies as people write them, each a file of testdata.
+func TestRecipes(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recipes: %v", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, problems := Translate(read(t, string(text)))
+			got := describe(p)
+			for _, problem := range problems {
+				got += problem.Error() + "\n"
+			}
+			golden := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), got); d != "" {
+				t.Errorf("(-want +got), -update rewrites it:\n%s", d)
+			}
+		})
+	}
+}
+
+// describe is a policy of the model for people.
+func describe(p policy.Policy) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s on %s\n", p.Key(), words(p.Subject))
+	for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
+		rules := p.In(d)
+		if rules == nil {
+			fmt.Fprintf(&b, "%s: not isolated\n", d)
+			continue
+		}
+		fmt.Fprintf(&b, "%s: isolated, %d rules\n", d, len(*rules))
+		for i, r := range *rules {
+			fmt.Fprintf(&b, "  %d: %s; %s\n", i, peers(r), ports(r))
+		}
+	}
+	return b.String()
+}
+
+func words(s labels.Selector) string {
+	switch {
+	case s == nil:
+		return "nothing"
+	case s.Empty():
+		return "everything"
+	}
+	return s.String()
+}
+
+func peers(r policy.Rule) string {
+	s := []string{}
+	if r.AllPeers {
+		s = append(s, "anybody")
+	}
+	for _, p := range r.Peers {
+		switch {
+		case p.Block != nil:
+			s = append(s, fmt.Sprintf("%s without %v", p.Block.CIDR, p.Block.Except))
+		case p.OwnNamespace:
+			s = append(s, fmt.Sprintf("pods {%s} here", words(p.Pods)))
+		default:
+			s = append(s, fmt.Sprintf("pods {%s} of namespaces {%s}", words(p.Pods), words(p.Namespaces)))
+		}
+	}
+	return strings.Join(s, " or ")
+}
+
+func ports(r policy.Rule) string {
+	s := []string{}
+	if r.AllPorts {
+		s = append(s, "any port")
+	}
+	for _, p := range r.Ports {
+		if p.Name != "" {
+			s = append(s, fmt.Sprintf("%s/%s", p.Name, p.Protocol))
+			continue
+		}
+		s = append(s, fmt.Sprintf("%d-%d/%s", p.First, p.Last, p.Protocol))
+	}
+	return strings.Join(s, ", ")
+}
+
+// TestProblemsClose: whatever is wrong in a rule, the rule allows nothing, its neighbour still does, the pods stay
+// isolated, and the problem names policy, field and fix.
+func TestProblemsClose(t *testing.T) {
+	tests := []struct{ name, rule, field string }{
+		{"endPort below port", `{ports: [{port: 90, endPort: 80}]}`, "spec.ingress[0].ports[0].endPort"},
+		{"endPort of a name", `{ports: [{port: http, endPort: 80}]}`, "spec.ingress[0].ports[0].endPort"},
+		{"endPort without port", `{ports: [{endPort: 80}]}`, "spec.ingress[0].ports[0].endPort"},
+		{"endPort too large", `{ports: [{port: 1, endPort: 65536}]}`, "spec.ingress[0].ports[0].endPort"},
+		{"port zero", `{ports: [{port: 80}, {port: 0}]}`, "spec.ingress[0].ports[1].port"},
+		{"port too large", `{ports: [{port: 65536}]}`, "spec.ingress[0].ports[0].port"},
+		{"empty port name", `{ports: [{port: ""}]}`, "spec.ingress[0].ports[0].port"},
+		{"protocol", `{ports: [{port: 80, protocol: ICMP}]}`, "spec.ingress[0].ports[0].protocol"},
+		{"cidr", `{from: [{ipBlock: {cidr: 10.0.0.0}}]}`, "spec.ingress[0].from[0].ipBlock.cidr"},
+		{"except", `{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [x]}}]}`, "spec.ingress[0].from[0].ipBlock.except[0]"},
+		{"except elsewhere", `{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]}`, "spec.ingress[0].from[0].ipBlock.except[0]"},
+		{"empty peer", `{from: [{}]}`, "spec.ingress[0].from[0]"},
+		{"block and selector", `{from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.ingress[0].from[0]"},
+		{"operator", `{from: [{podSelector: {matchExpressions: [{key: a, operator: Like}]}}]}`, "spec.ingress[0].from[0].podSelector"},
+		{"namespace operator", `{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}]}`, "spec.ingress[0].from[0].namespaceSelector"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p, problems := Translate(read(t, "{metadata: {namespace: a, name: b}, spec: {ingress: ["+tt.rule+", {ports: [{port: 1}]}]}}"))
+			if len(problems) != 1 || problems[0].Field != tt.field || problems[0].Fix == "" || problems[0].Policy.String() != "a/b" {
+				t.Errorf("problems %+v, want one of %s", problems, tt.field)
+			}
+			if p.Ingress == nil || len(*p.Ingress) != 2 {
+				t.Fatalf("ingress %v, want two rules", p.Ingress)
+			}
+			bad, good := (*p.Ingress)[0], (*p.Ingress)[1]
+			if d := cmp.Diff(policy.Rule{}, bad); d != "" {
+				t.Errorf("the rule still allows (-nothing +got)\n%s", d)
+			}
+			if !good.AllPeers || len(good.Ports) != 1 {
+				t.Errorf("the next rule is %+v", good)
+			}
+		})
+	}
+}
+
+func TestProblemsOfThePolicyItself(t *testing.T) {
+	p, problems := Translate(read(t, `{spec: {podSelector: {matchExpressions: [{key: a, operator: Like}]}, policyTypes: [Ingres]}}`))
+	if len(problems) != 2 {
+		t.Errorf("problems %v, want two", problems)
+	}
+	if words(p.Subject) != "everything" || p.Ingress == nil || p.Egress == nil {
+		t.Errorf("subject %s, ingress %v, egress %v: want all pods isolated in both directions", words(p.Subject), p.Ingress, p.Egress)
+	}
+}
+
+// FuzzTranslate: no policy makes Translate fail, and none with a problem allows what the same without the problem
+// does not.
+func FuzzTranslate(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.yaml")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Add(`{spec: {ingress: [{from: [{ipBlock: {cidr: "::ffff:10.0.0.0/104"}}]}]}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		np := &networkingv1.NetworkPolicy{}
+		if yaml.Unmarshal([]byte(text), np) != nil {
+			return
+		}
+		p, problems := Translate(np)
+		if p.Subject == nil || p.Ingress == nil && p.Egress == nil {
+			t.Fatalf("isolates nothing: %s", describe(p))
+		}
+		for _, problem := range problems {
+			if problem.Field == "" || problem.Fix == "" {
+				t.Errorf("problem without field or fix: %+v", problem)
+			}
+		}
+		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
+			if rules := p.In(d); rules != nil {
+				sound(t, *rules)
+			}
+		}
+		c := policy.Cluster{Pods: []identity.Pod{{Namespace: p.Namespace, Name: "x", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}, Namespaces: []identity.Namespace{{Name: p.Namespace}}, Policies: []policy.Policy{p}}
+		policy.Decide(c, policy.Flow{Source: netip.MustParseAddr("10.0.0.2"), Destination: netip.MustParseAddr("10.0.0.1"), Protocol: identity.TCP, Port: 80})
+	})
+}
+
+// sound: nothing half understood is left in a rule.
+func sound(t *testing.T, rules policy.Rules) {
+	t.Helper()
+	for _, r := range rules {
+		if r.AllPeers && len(r.Peers) > 0 || r.AllPorts && len(r.Ports) > 0 {
+			t.Errorf("all and some: %+v", r)
+		}
+		for _, p := range r.Peers {
+			if p.Block != nil && !p.Block.CIDR.IsValid() || p.Block == nil && p.Pods == nil {
+				t.Errorf("half a peer: %+v", p)
+			}
+		}
+		for _, p := range r.Ports {
+			if p.Protocol == 0 || p.First > p.Last || p.Name == "" && p.Last == 0 {
+				t.Errorf("half a port: %+v", p)
+			}
+		}
+	}
+}
