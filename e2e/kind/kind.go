@@ -16,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,7 @@ type Cluster struct {
 	engine  engine
 	kind    string // path of kind
 	kubectl string // path of a kubectl of the nodes' version
+	outside []netip.Addr
 }
 
 // Up creates the cluster that the configuration file describes, under the name given. Its nodes are not ready:
@@ -63,6 +65,9 @@ func Up(ctx context.Context, b *parts.Builder, name, configFile string) (*Cluste
 	c := &Cluster{Name: name, engine: engine, kind: program, kubectl: set.Bin("kubectl")}
 	b.Say("creating kind cluster %s", name)
 	if err := c.create(ctx, configFile, image); err != nil {
+		return nil, fmt.Errorf("kind cluster %s: %w", name, err)
+	}
+	if err := c.startOutside(ctx, b); err != nil {
 		return nil, fmt.Errorf("kind cluster %s: %w", name, err)
 	}
 	return c, nil
@@ -128,6 +133,9 @@ func Down(ctx context.Context, b *parts.Builder, name string) error {
 func deleteCluster(ctx context.Context, e engine, program, name string) error {
 	if !e.works(ctx) {
 		return nil
+	}
+	if err := removeOutside(ctx, e, name); err != nil {
+		return err
 	}
 	names, err := clusters(ctx, e, program)
 	if err != nil || !slices.Contains(names, name) {

@@ -66,8 +66,11 @@ func up(ctx context.Context, builder *parts.Builder, r request) error {
 		return err
 	}
 	if r.cni == "kith" {
+		image, err := builder.Kith(ctx)
+		if err != nil {
+			return err
+		}
 		builder.Say("installing Kith")
-		image := filepath.Join(r.root, "build", "kith-image.tar")
 		if err := cluster.Install(ctx, image, filepath.Join(r.root, "deploy", "kith.yaml")); err != nil {
 			return err
 		}
