@@ -90,16 +90,7 @@ func setPeer(all map[Key]Peer, want Peer) (SetPeer, bool) {
 // removePeers runs after setPeers, so a CIDR that moved has its new holder.
 func (d *differ) removePeers() {
 	want := byKey(d.want.Peers)
-	var wanted, stale []netip.Prefix
-	for _, p := range d.want.Peers {
-		wanted = append(wanted, p.AllowedIPs...)
-	}
-	for _, p := range d.have.Peers {
-		if _, stays := want[p.Key]; stays {
-			stale = append(stale, missing(p.AllowedIPs, wanted)...)
-		}
-	}
-	if len(stale) > 0 {
+	if stale := d.staleAllowed(want); len(stale) > 0 {
 		slices.SortFunc(stale, comparePrefix)
 		d.add(DropAllowed{CIDRs: stale})
 	}
@@ -108,6 +99,21 @@ func (d *differ) removePeers() {
 			d.add(RemovePeer{Key: p.Key})
 		}
 	}
+}
+
+// staleAllowed returns what peers that stay have and nobody should. What somebody
+// else should have was taken from them by setPeers.
+func (d *differ) staleAllowed(want map[Key]Peer) []netip.Prefix {
+	var kept, wanted []netip.Prefix
+	for _, p := range d.have.Peers {
+		if _, stays := want[p.Key]; stays {
+			kept = append(kept, p.AllowedIPs...)
+		}
+	}
+	for _, p := range d.want.Peers {
+		wanted = append(wanted, p.AllowedIPs...)
+	}
+	return missing(kept, wanted)
 }
 
 // removeRoutes leaves alone what an earlier step has turned from one kind into the other.

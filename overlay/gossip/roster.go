@@ -56,17 +56,19 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 // NotifyConflict counts two nodes that go by one name.
 func (r *roster) NotifyConflict(_, _ *memberlist.Node) { r.refuse("name-conflict") }
 
-func (r *roster) NotifyJoin(n *memberlist.Node)   { r.note(n, true) }
-func (r *roster) NotifyUpdate(n *memberlist.Node) { r.note(n, true) }
-func (r *roster) NotifyLeave(n *memberlist.Node)  { r.note(n, false) }
+func (r *roster) NotifyJoin(n *memberlist.Node)   { r.note(n, entry{alive: true}) }
+func (r *roster) NotifyUpdate(n *memberlist.Node) { r.note(n, entry{alive: true}) }
+func (r *roster) NotifyLeave(n *memberlist.Node)  { r.note(n, entry{alive: false}) }
 
-func (r *roster) note(n *memberlist.Node, alive bool) {
-	record, err := ParseRecord(n.Meta)
-	if err != nil {
+// note completes the entry with what the member says.
+func (r *roster) note(n *memberlist.Node, e entry) {
+	var err error
+	if e.record, err = ParseRecord(n.Meta); err != nil {
 		return
 	}
+	e.addr = addrPort(n)
 	r.mu.Lock()
-	r.known[n.Name] = entry{record: record, addr: addrPort(n), alive: alive}
+	r.known[n.Name] = e
 	r.mu.Unlock()
 	signal(r.changed)
 }

@@ -11,7 +11,7 @@
 //   - Read after Apply gives the planned Mesh; what Read gives depends on nothing
 //     but the kernel and the endpoints this process has set.
 //   - Only routes that bear this package's routing protocol number are touched.
-//   - The private key never appears in errors, logs or String.
+//   - The private key never appears in errors, logs or formatted text.
 //
 // Out of scope: what the mesh should be, when to apply it, and packet filters.
 package wireguard

@@ -3,6 +3,7 @@ package wireguard
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -31,8 +32,10 @@ func (k PrivateKey) Public() overlay.Key { return overlay.Key(k.key.PublicKey())
 
 const hidden = "(private key)"
 
-func (PrivateKey) String() string       { return hidden }
-func (PrivateKey) GoString() string     { return hidden }
+// Format answers every verb, %d and %x among them.
+func (PrivateKey) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
+
+// LogValue keeps the key out of structured logs.
 func (PrivateKey) LogValue() slog.Value { return slog.StringValue(hidden) }
 
 const keyFile = "wireguard.key"

@@ -24,7 +24,7 @@ import (
 )
 
 // patience suits an emulated machine, where a handshake takes seconds.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // lab is a bridge that stands for the underlay, and nodes on it. All of it lives
 // in network namespaces that no name holds: they go with the test.
@@ -296,6 +296,20 @@ func (n *node) plan() overlay.Plan {
 		n.lab.tb.Fatalf("%s: read: %v", n.api.Name, err)
 	}
 	return overlay.Diff(have, n.want())
+}
+
+// await makes the device, or waits until the process of wireguard-go has made it.
+func (n *node) await() {
+	n.lab.tb.Helper()
+	create := overlay.Plan{Device: n.device, Steps: []overlay.Step{overlay.CreateDevice{}}}
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		n.do(func() { err = n.dev.Apply(context.Background(), create) })
+		if err == nil {
+			return
+		}
+	}
+	n.lab.tb.Fatalf("%s: no device: %v", n.api.Name, err)
 }
 
 // reconcile applies plans until nothing is left to do.

@@ -52,15 +52,8 @@ func TestPortInUseIsToldAndTriedAgain(t *testing.T) {
 			t.Errorf("take the port: %v", err)
 		}
 	})
+	a.await()
 	var err error
-	// The process of wireguard-go may need a moment to come up.
-	for range 100 {
-		plan := a.plan()
-		a.do(func() { err = a.dev.Apply(context.Background(), plan) })
-		if len(a.plan().Steps) <= 1 {
-			break
-		}
-	}
 	plan := a.plan()
 	a.do(func() { err = a.dev.Apply(context.Background(), plan) })
 	if err == nil {

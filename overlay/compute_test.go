@@ -1,0 +1,226 @@
+package overlay
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func diffMesh(want, got Mesh) string {
+	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}, netip.AddrPort{}), cmpopts.EquateEmpty())
+}
+
+func TestComputeDualStack(t *testing.T) {
+	own4, own6 := netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:0:1::1")
+	want := Mesh{
+		Device: "kith0", Key: key('a'), ListenPort: 51820, MTU: 1440, Up: true,
+		Addresses: []netip.Addr{own4, own6},
+		Peers: []Peer{
+			{
+				Name: "b", Key: key('b'), Endpoint: netip.MustParseAddrPort("172.18.0.2:51820"),
+				AllowedIPs: prefixes("10.244.2.0/24", "fd00:244:0:2::/64"), Keepalive: 25 * time.Second,
+			},
+			{
+				Name: "c", Key: key('c'), Endpoint: netip.MustParseAddrPort("172.18.0.3:51820"),
+				AllowedIPs: prefixes("10.244.3.0/24", "fd00:244:0:3::/64"), Keepalive: 25 * time.Second,
+			},
+		},
+		Routes: []Route{
+			{CIDR: netip.MustParsePrefix("10.244.2.0/24"), Src: own4, MTU: 1440},
+			{CIDR: netip.MustParsePrefix("10.244.3.0/24"), Src: own4, MTU: 1440},
+			{CIDR: netip.MustParsePrefix("fd00:244:0:2::/64"), Src: own6, MTU: 1440},
+			{CIDR: netip.MustParsePrefix("fd00:244:0:3::/64"), Src: own6, MTU: 1440},
+		},
+		Unreachable: prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
+	}
+	if diff := diffMesh(want, mesh(t, cluster(), nil)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestComputeMTU(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		underlay         int
+		family           Family
+		device, in4, in6 int
+	}{
+		{"IPv4 underlay", 1500, IPv4, 1440, 1440, 1440},
+		{"IPv6 underlay", 1500, IPv6, 1420, 1420, 1420},
+		{"jumbo", 9000, IPv4, 8940, 8940, 8940},
+		{"least for IPv6", 1340, IPv4, 1280, 1280, 1280},
+		{"too small for IPv6, room for padding", 1280, IPv4, 1280, 1216, 1280},
+		{"absurd", 100, IPv4, 1280, 576, 1280},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := local()
+			l.UnderlayMTU, l.Underlay = test.underlay, test.family
+			m, _ := Compute(l, cluster(), nil)
+			got := [3]int{m.MTU, m.Routes[0].MTU, m.Routes[2].MTU}
+			if want := [3]int{test.device, test.in4, test.in6}; got != want {
+				t.Errorf("device, IPv4 and IPv6 route MTU %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestComputeEndpoints(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(l *Local, b *Node)
+		member Member
+		want   string
+	}{
+		{"Node object alone", nil, Member{}, "172.18.0.2:51820"},
+		{"own port of the node", func(_ *Local, b *Node) { b.ListenPort = "4500" }, Member{}, "172.18.0.2:4500"},
+		{"gossip moves it", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "9.9.9.9:1"},
+		{"gossip of the dead still counts", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("9.9.9.9:1")}, "9.9.9.9:1"},
+		{"gossip with another key does not", nil, Member{Name: "b", Key: key('x'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "172.18.0.2:51820"},
+		{"gossip without an endpoint", nil, Member{Name: "b", Key: key('b'), Alive: true}, "172.18.0.2:51820"},
+		{"family of the first own address", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("[fd::2]:1", "9.9.9.9:1")}, "9.9.9.9:1"},
+		{"family as configured", func(l *Local, b *Node) {
+			l.Underlay = IPv6
+			b.InternalIPs = addrs("172.18.0.2", "fd00:18::2")
+		}, Member{}, "[fd00:18::2]:51820"},
+		{"other family rather than none", func(l *Local, _ *Node) { l.Underlay = IPv6 }, Member{}, "172.18.0.2:51820"},
+		{"mapped address", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("[::ffff:9.9.9.9]:1")}, "9.9.9.9:1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l, nodes := local(), cluster()
+			if test.change != nil {
+				test.change(&l, &nodes[1])
+			}
+			m, _ := Compute(l, nodes, []Member{test.member})
+			if got := m.Peers[0].Endpoint.String(); got != test.want {
+				t.Errorf("endpoint %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestComputeProblems(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(nodes []Node) []Node
+		want   []Problem
+		peers  []string
+	}{
+		{"own node missing", func(n []Node) []Node { return n[1:] },
+			[]Problem{{OwnNodeMissing, "a", "this node's own Node object is not there"}}, []string{"b", "c"}},
+		{"own key not published", func(n []Node) []Node { n[0].PublicKey = ""; return n },
+			[]Problem{{OwnKeyDiffers, "a", "this node's published key is not its own yet"}}, []string{"b", "c"}},
+		{"no pod CIDR", func(n []Node) []Node { n[0].PodCIDRs = nil; return n },
+			[]Problem{{NoPodCIDR, "a", "no pod CIDR yet"}}, []string{"b", "c"}},
+		{"no key yet", func(n []Node) []Node { n[1].PublicKey = ""; return n },
+			[]Problem{{KeyMissing, "b", "no WireGuard key published yet"}}, []string{"c"}},
+		{"short key", func(n []Node) []Node { n[1].PublicKey = "YWJj"; return n },
+			[]Problem{{KeyMalformed, "b", "annotation kith.network/wireguard-public-key: parse WireGuard key: 3 bytes instead of 32"}}, []string{"c"}},
+		{"malformed port", func(n []Node) []Node { n[1].ListenPort = "0"; return n },
+			[]Problem{{PortMalformed, "b", `annotation kith.network/wireguard-port: "0" is not a port; 51820 taken`}}, []string{"b", "c"}},
+		{"no address", func(n []Node) []Node { n[1].InternalIPs = nil; return n },
+			[]Problem{{NoEndpoint, "b", "no address to reach it at: it must speak first"}}, []string{"b", "c"}},
+		{"key of another", func(n []Node) []Node { n[2].PublicKey = n[1].PublicKey; return n },
+			[]Problem{{KeyTaken, "c", "key " + key('b').String() + " refused: node b holds it"}}, []string{"b"}},
+		{"this node's key", func(n []Node) []Node { n[2].PublicKey = n[0].PublicKey; return n },
+			[]Problem{{KeyTaken, "c", "key " + key('a').String() + " refused: it is this node's own"}}, []string{"b"}},
+		{"stolen CIDR", func(n []Node) []Node { n[2].PodCIDRs = prefixes("10.244.2.128/25", "10.244.9.0/24"); return n },
+			[]Problem{{CIDRTaken, "c", "pod CIDR 10.244.2.128/25 refused: node b holds 10.244.2.0/24"}}, []string{"b", "c"}},
+		{"all addresses", func(n []Node) []Node { n[2].PodCIDRs = prefixes("0.0.0.0/0"); return n },
+			[]Problem{{CIDRTaken, "c", "pod CIDR 0.0.0.0/0 refused: node a holds 10.244.1.0/24"}}, []string{"b", "c"}},
+		{"CIDR of the nodes' network", func(n []Node) []Node { n[2].PodCIDRs = prefixes("172.18.0.0/16"); return n },
+			[]Problem{{CIDRCoversNodes, "c", "pod CIDR 172.18.0.0/16 refused: it covers node address 172.18.0.1"}}, []string{"b", "c"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, problems := Compute(local(), test.change(cluster()), nil)
+			if diff := cmp.Diff(test.want, problems); diff != "" {
+				t.Error(diff)
+			}
+			var peers []string
+			for _, p := range m.Peers {
+				peers = append(peers, p.Name)
+			}
+			if diff := cmp.Diff(test.peers, peers); diff != "" {
+				t.Errorf("peers: %s", diff)
+			}
+		})
+	}
+}
+
+// The first by creation, then by name, keeps what two claim: a newcomer steals nothing.
+func TestComputeFirstComeKeeps(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		b, c time.Time
+		want string
+	}{
+		{"older", time.Unix(9, 0), time.Unix(8, 0), "c"},
+		{"same age, smaller name", time.Unix(8, 0), time.Unix(8, 0), "b"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			nodes := cluster()
+			nodes[1].Created, nodes[2].Created = test.b, test.c
+			nodes[2].PodCIDRs = nodes[1].PodCIDRs
+			m, _ := Compute(local(), nodes, nil)
+			for _, p := range m.Peers {
+				if (p.Name == test.want) != (len(p.AllowedIPs) == 2) {
+					t.Errorf("peer %s has %v", p.Name, p.AllowedIPs)
+				}
+			}
+		})
+	}
+}
+
+// Without a key there is no peer, but the way into the device is there: nothing leaves in clear.
+func TestComputeRoutesAwaitTheKey(t *testing.T) {
+	nodes := cluster()
+	nodes[1].PublicKey = ""
+	m, _ := Compute(local(), nodes, nil)
+	if len(m.Peers) != 1 || len(m.Routes) != 4 {
+		t.Errorf("%d peers and %d routes, want 1 and 4", len(m.Peers), len(m.Routes))
+	}
+}
+
+func TestComputeDeadMemberKeepsItsPeer(t *testing.T) {
+	alive := []Member{{Name: "b", Key: key('b'), Endpoints: endpoints("172.18.0.2:51820"), Alive: true}}
+	dead := []Member{{Name: "b", Key: key('b'), Endpoints: endpoints("172.18.0.2:51820")}}
+	if diff := diffMesh(mesh(t, cluster(), alive), mesh(t, cluster(), dead)); diff != "" {
+		t.Error(diff)
+	}
+	if plan := Diff(mesh(t, cluster(), dead), mesh(t, cluster(), nil)); !plan.Empty() {
+		t.Errorf("a member that gossip lost makes a plan:\n%s", plan)
+	}
+}
+
+func TestMeshAddress(t *testing.T) {
+	for cidr, want := range map[string]string{
+		"10.244.1.0/24":     "10.244.1.1",
+		"10.244.1.7/24":     "10.244.1.1",
+		"10.244.1.8/31":     "10.244.1.8",
+		"10.244.1.9/32":     "10.244.1.9",
+		"fd00:244:0:1::/64": "fd00:244:0:1::1",
+	} {
+		if got := MeshAddress(netip.MustParsePrefix(cidr)); got.String() != want {
+			t.Errorf("mesh address of %s: %s, want %s", cidr, got, want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	for word, want := range map[string]Family{"": Auto, "auto": Auto, "ipv4": IPv4, "ipv6": IPv6} {
+		if got, err := ParseFamily(word); got != want || err != nil {
+			t.Errorf("family %q: %s, %v", word, got, err)
+		}
+	}
+	if _, err := ParseFamily("ip"); err == nil {
+		t.Error("family ip is no error")
+	}
+	if _, err := ParseKey(Key{}.String()); err == nil {
+		t.Error("the zero key is no error")
+	}
+	if got, err := ParseKey(key('k').String()); got != key('k') || err != nil {
+		t.Errorf("key: %s, %v", got, err)
+	}
+}

@@ -1,0 +1,278 @@
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/kithnet/kith/overlay"
+)
+
+const (
+	testPort = 17946
+	patience = 30 * time.Second
+)
+
+// member is one node's gossip on a loopback address of its own.
+type member struct {
+	*Gossip
+	addr string
+	stop func()
+}
+
+// clique is a cluster in one process.
+type clique struct {
+	t       *testing.T
+	network *network
+	block   int
+	members map[string]*member
+}
+
+// newClique takes the loopback addresses 127.BLOCK.0.x.
+func newClique(t *testing.T, block int) *clique {
+	return &clique{t: t, network: &network{side: make(map[string]int)}, block: block, members: make(map[string]*member)}
+}
+
+func (c *clique) addr(number int) string { return fmt.Sprintf("127.%d.0.%d", c.block, number) }
+
+func secret(letter byte) []byte { return bytes.Repeat([]byte{letter}, secretLength) }
+
+func (c *clique) config(name string, number int) Config {
+	return Config{
+		Name:      name,
+		Bind:      netip.AddrPortFrom(netip.MustParseAddr(c.addr(number)), testPort),
+		SecretKey: secret('s'),
+		Record:    Record{Key: key(name[0]), Endpoints: endpoints(c.addr(number) + ":51820")},
+		Intervals: Intervals{Probe: 200 * time.Millisecond, Gossip: 20 * time.Millisecond, Rejoin: 200 * time.Millisecond},
+		Log:       slog.New(slog.DiscardHandler),
+	}
+}
+
+// start adds a member that knows the address of member 1 alone.
+func (c *clique) start(name string, number int) *member {
+	c.t.Helper()
+	return c.startWith(c.config(name, number))
+}
+
+func (c *clique) startWith(config Config) *member {
+	c.t.Helper()
+	addr := config.Bind.Addr().String()
+	config.transport = newTransport(c.t, c.network, addr)
+	g, err := Start(config)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := g.Run(ctx); err != nil {
+			c.t.Errorf("run %s: %v", config.Name, err)
+		}
+	}()
+	m := &member{Gossip: g, addr: addr, stop: func() {
+		cancel()
+		<-done
+	}}
+	c.t.Cleanup(m.stop)
+	g.SetSeeds([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(c.addr(1)), testPort)})
+	c.members[config.Name] = m
+	return m
+}
+
+// sees waits until the member's list reads as wanted: names, the dead in brackets.
+func (c *clique) sees(m *member, want string) {
+	c.t.Helper()
+	var got string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if got = text(m.Members()); got == want {
+			return
+		}
+	}
+	c.t.Fatalf("%s sees %q, want %q", m.addr, got, want)
+}
+
+func (c *clique) allSee(want string) {
+	c.t.Helper()
+	for _, m := range c.members {
+		c.sees(m, want)
+	}
+}
+
+func text(members []overlay.Member) string {
+	var out []byte
+	for _, m := range members {
+		if m.Alive {
+			out = append(out, m.Name...)
+		} else {
+			out = append(out, "("+m.Name+")"...)
+		}
+	}
+	return string(out)
+}
+
+func TestMembersFindEachOther(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 10)
+	a := c.start("a", 1)
+	c.start("b", 2)
+	c.start("c", 3)
+	c.allSee("abc")
+	for _, m := range a.Members() {
+		want := endpoints(c.members[m.Name].addr + ":51820")[0]
+		if m.Key != key(m.Name[0]) || len(m.Endpoints) != 1 || m.Endpoints[0] != want {
+			t.Errorf("a knows %s as %+v", m.Name, m)
+		}
+	}
+	select {
+	case <-a.Changed():
+	default:
+		t.Error("members came and nothing changed")
+	}
+}
+
+func TestMembersFindEachOtherOverALossyNetwork(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 11)
+	c.network.lose(0.2)
+	for i, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		c.start(name, i+1)
+	}
+	c.allSee("abcdefgh")
+}
+
+func TestDeadMemberStaysUntilForgotten(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 12)
+	a := c.start("a", 1)
+	b := c.start("b", 2)
+	c.sees(a, "ab")
+	a.Forget("b")
+	c.sees(a, "ab")
+	b.stop()
+	delete(c.members, "b")
+	c.sees(a, "a(b)")
+	for _, m := range a.Members() {
+		if m.Name == "b" && m.Key != key('b') {
+			t.Errorf("the dead lost its key: %+v", m)
+		}
+	}
+	a.Forget("b")
+	c.sees(a, "a")
+}
+
+func TestRestartIsNoLeave(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 13)
+	a := c.start("a", 1)
+	b := c.start("b", 2)
+	c.allSee("ab")
+	b.stop()
+	b = c.start("b", 2)
+	c.allSee("ab")
+	if got := a.Members(); len(got) != 2 {
+		t.Errorf("a sees %v", got)
+	}
+	b.stop()
+	c.sees(a, "a(b)")
+	moved := c.config("b", 3)
+	moved.Record = Record{Key: key('n'), Endpoints: endpoints("9.9.9.9:1")}
+	c.startWith(moved)
+	c.allSee("ab")
+	if m := a.Members()[1]; m.Key != key('n') {
+		t.Errorf("a did not learn the new record: %+v", m)
+	}
+}
+
+func TestRecordSpreads(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 14)
+	a := c.start("a", 1)
+	b := c.start("b", 2)
+	c.allSee("ab")
+	if err := b.SetRecord(context.Background(), Record{Key: key('n')}); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); a.Members()[1].Key != key('n'); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a does not hear of the new record")
+		}
+	}
+	if err := b.SetRecord(context.Background(), Record{}); err == nil {
+		t.Error("a record without a key is no error")
+	}
+}
+
+func TestPartitionHeals(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 15)
+	names := []string{"a", "b", "c", "d"}
+	for i, name := range names {
+		c.start(name, i+1)
+	}
+	c.allSee("abcd")
+	c.network.part(1, c.addr(3), c.addr(4))
+	c.sees(c.members["a"], "ab(c)(d)")
+	c.sees(c.members["d"], "(a)(b)cd")
+	// memberlist forgets the dead; only what is remembered here finds them again.
+	for _, name := range names {
+		c.members[name].SetSeeds(nil)
+	}
+	c.network.part(0, c.addr(3), c.addr(4))
+	start := time.Now()
+	c.allSee("abcd")
+	t.Logf("one view %s after the partition", time.Since(start).Round(time.Millisecond))
+}
+
+func TestSecretKeepsStrangersOut(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 16)
+	a := c.start("a", 1)
+	stranger := c.config("x", 2)
+	stranger.SecretKey = secret('x')
+	x := c.startWith(stranger)
+	time.Sleep(time.Second)
+	c.sees(a, "a")
+	c.sees(x, "x")
+	short := c.config("y", 3)
+	short.SecretKey = secret('y')[:16]
+	if _, err := Start(short); err == nil {
+		t.Error("a short secret is no error")
+	}
+}
+
+// A member with a right secret and a wrong record is refused and counted.
+func TestUnreadableRecordIsRefused(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 17)
+	a := c.start("a", 1)
+	config := memberlist.DefaultLANConfig()
+	config.Name, config.BindAddr, config.BindPort = "z", c.addr(2), testPort
+	config.SecretKey = secret('s')
+	config.LogOutput = discard{}
+	config.Delegate = &announcement{meta: []byte("not a record")}
+	z, err := memberlist.Create(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { z.Shutdown() })
+	if _, err := z.Join([]string{a.Addr().String()}); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); a.Refused()["version"] == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("refused: %v", a.Refused())
+		}
+	}
+	c.sees(a, "a")
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }

@@ -1,0 +1,258 @@
+package overlay
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// randomNodes draws a small cluster in which claims collide often.
+func randomNodes(r *rand.Rand) ([]Node, []Member) {
+	var nodes []Node
+	var members []Member
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		if r.IntN(5) == 0 {
+			continue
+		}
+		n := Node{Name: name, Created: time.Unix(int64(r.IntN(3)), 0), InternalIPs: addrs(fmt.Sprintf("172.18.0.%d", r.IntN(9)+1))}
+		for range r.IntN(4) {
+			n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/%d", r.IntN(6), 22+r.IntN(3))).Masked())
+		}
+		if r.IntN(3) > 0 {
+			n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", r.IntN(6))))
+		}
+		if r.IntN(6) > 0 {
+			n.PublicKey = key(byte('a' + r.IntN(6))).String()
+		}
+		nodes = append(nodes, n)
+		if r.IntN(2) == 0 {
+			members = append(members, Member{Name: name, Key: key(byte('a' + r.IntN(6))), Endpoints: endpoints("9.9.9.9:9"), Alive: r.IntN(2) == 0})
+		}
+	}
+	return nodes, members
+}
+
+func TestOrderOfInputDoesNotMatter(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		nodes, members := randomNodes(r)
+		want, problems := Compute(local(), nodes, members)
+		for range 5 {
+			r.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+			r.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+			got, again := Compute(local(), nodes, members)
+			if diff := diffMesh(want, got); diff != "" || !slices.Equal(problems, again) {
+				t.Fatalf("shuffled input changes the mesh: %s\nproblems %v\nand %v", diff, problems, again)
+			}
+			if plan := Diff(want, got); !plan.Empty() {
+				t.Fatalf("resync makes a plan:\n%s", plan)
+			}
+		}
+	}
+}
+
+func TestNobodyHoldsAnothersAddress(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 300 {
+		nodes, members := randomNodes(r)
+		m, _ := Compute(local(), nodes, members)
+		held := slices.Clone(m.Unreachable)
+		for _, p := range m.Peers {
+			for _, cidr := range p.AllowedIPs {
+				if i := slices.IndexFunc(held, cidr.Overlaps); i >= 0 {
+					t.Fatalf("%s of %s overlaps %s", cidr, p.Name, held[i])
+				}
+				held = append(held, cidr)
+			}
+		}
+	}
+}
+
+// TestPlanLeadsToTheWantedMesh takes plans on a model of the kernel and watches what passes on the way.
+func TestPlanLeadsToTheWantedMesh(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 1000 {
+		nodes, members := randomNodes(r)
+		have, _ := Compute(local(), nodes, members)
+		nodes, members = randomNodes(r)
+		want, _ := Compute(local(), nodes, members)
+		if r.IntN(4) == 0 {
+			have = Mesh{Unreachable: have.Unreachable}
+		}
+		k := newKernel(have)
+		plan := Diff(have, want)
+		for _, step := range plan.Steps {
+			k.take(t, step)
+			k.mustHold(t, have, want, plan)
+		}
+		if left := Diff(k.read(), want); !left.Empty() {
+			t.Fatalf("after\n%s\nthere is left\n%s", plan, left)
+		}
+	}
+}
+
+// kernel is what WireGuard and the routing table do with the steps.
+type kernel struct {
+	mesh    Mesh
+	allowed map[netip.Prefix]Key
+	peers   map[Key]Peer
+}
+
+func newKernel(m Mesh) *kernel {
+	k := &kernel{mesh: m, allowed: make(map[netip.Prefix]Key), peers: make(map[Key]Peer)}
+	for _, p := range m.Peers {
+		k.peers[p.Key] = p
+		for _, cidr := range p.AllowedIPs {
+			k.allowed[cidr] = p.Key
+		}
+	}
+	k.mesh.Routes, k.mesh.Unreachable = slices.Clone(m.Routes), slices.Clone(m.Unreachable)
+	k.mesh.Addresses = slices.Clone(m.Addresses)
+	return k
+}
+
+func (k *kernel) take(t *testing.T, step Step) {
+	t.Helper()
+	switch s := step.(type) {
+	case SetPeer:
+		p, exists := k.peers[s.Key]
+		if exists == s.New {
+			t.Fatalf("%s: exists is %t", s, exists)
+		}
+		p.Key = s.Key
+		if s.Endpoint.IsValid() {
+			p.Endpoint = s.Endpoint
+		}
+		if s.Keepalive != nil {
+			p.Keepalive = *s.Keepalive
+		}
+		k.peers[s.Key] = p
+		for _, cidr := range s.Allow {
+			k.allowed[cidr] = s.Key
+		}
+	case DropAllowed:
+		for _, cidr := range s.CIDRs {
+			delete(k.allowed, cidr)
+		}
+	case RemovePeer:
+		delete(k.peers, s.Key)
+		for cidr, holder := range k.allowed {
+			if holder == s.Key {
+				delete(k.allowed, cidr)
+			}
+		}
+	default:
+		k.takeLink(t, step)
+	}
+}
+
+func (k *kernel) takeLink(t *testing.T, step Step) {
+	t.Helper()
+	m := &k.mesh
+	switch s := step.(type) {
+	case CreateDevice:
+		m.Device = local().Device
+	case SetKey:
+		m.Key = s.Key
+	case SetPort:
+		m.ListenPort = s.Port
+	case SetMTU:
+		m.MTU = s.MTU
+	case SetUp:
+		m.Up = true
+	case AddAddress:
+		m.Addresses = append(m.Addresses, s.Addr)
+	case RemoveAddress:
+		m.Addresses = slices.DeleteFunc(m.Addresses, func(a netip.Addr) bool { return a == s.Addr })
+	case SetRoute:
+		k.clear(s.Route.CIDR)
+		m.Routes = append(m.Routes, s.Route)
+	case AddUnreachable:
+		k.clear(s.CIDR)
+		m.Unreachable = append(m.Unreachable, s.CIDR)
+	case RemoveRoute:
+		k.clear(s.CIDR)
+	case RemoveUnreachable:
+		k.clear(s.CIDR)
+	default:
+		t.Fatalf("unknown step %T", step)
+	}
+}
+
+func (k *kernel) clear(cidr netip.Prefix) {
+	k.mesh.Routes = slices.DeleteFunc(k.mesh.Routes, func(r Route) bool { return r.CIDR == cidr })
+	k.mesh.Unreachable = slices.DeleteFunc(k.mesh.Unreachable, func(p netip.Prefix) bool { return p == cidr })
+}
+
+func (k *kernel) read() Mesh {
+	m := k.mesh
+	m.Peers = nil
+	for _, p := range k.peers {
+		p.AllowedIPs = nil
+		for cidr, holder := range k.allowed {
+			if holder == p.Key {
+				p.AllowedIPs = append(p.AllowedIPs, cidr)
+			}
+		}
+		m.Peers = append(m.Peers, p)
+	}
+	m.Sort()
+	return m
+}
+
+// mustHold checks between two steps: what is allowed before and after is allowed meanwhile, and what is routed
+// (into the device or nowhere) before and after stays so.
+func (k *kernel) mustHold(t *testing.T, have, want Mesh, plan Plan) {
+	t.Helper()
+	both := func(a, b []netip.Prefix) (out []netip.Prefix) {
+		for _, p := range a {
+			if slices.Contains(b, p) {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+	for _, cidr := range both(allowedIn(have), allowedIn(want)) {
+		if _, ok := k.allowed[cidr]; !ok {
+			t.Fatalf("%s is allowed to nobody on the way of\n%s", cidr, plan)
+		}
+	}
+	now := slices.Concat(cidrs(k.mesh.Routes), k.mesh.Unreachable)
+	closed := func(m Mesh) []netip.Prefix { return slices.Concat(cidrs(m.Routes), m.Unreachable) }
+	for _, cidr := range both(closed(have), closed(want)) {
+		if !slices.Contains(now, cidr) {
+			t.Fatalf("%s is open on the way of\n%s", cidr, plan)
+		}
+	}
+}
+
+func allowedIn(m Mesh) (out []netip.Prefix) {
+	for _, p := range m.Peers {
+		out = append(out, p.AllowedIPs...)
+	}
+	return out
+}
+
+func BenchmarkComputeAndDiff(b *testing.B) {
+	var nodes []Node
+	for i := range 1000 {
+		var k Key
+		k[0], k[1], k[2] = byte(i), byte(i>>8), 1
+		nodes = append(nodes, Node{
+			Name:        fmt.Sprintf("n%d", i),
+			PodCIDRs:    prefixes(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255)),
+			InternalIPs: addrs(fmt.Sprintf("172.18.%d.%d", i>>8, i&255)),
+			PublicKey:   k.String(),
+		})
+	}
+	have, _ := Compute(local(), nodes, nil)
+	for b.Loop() {
+		want, _ := Compute(local(), nodes, nil)
+		if plan := Diff(have, want); !plan.Empty() {
+			b.Fatal(plan)
+		}
+	}
+}
