@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,12 +46,14 @@ func (c *Cluster) Apply(ctx context.Context, manifests string) error {
 
 func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, c.Set.Bin("kubectl"), append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	if stdin != "" {
+		cmd.Stdin = strings.NewReader(stdin)
 	}
-	return stdout.String(), nil
+	out, err := output(cmd)
+	if err != nil {
+		return out, fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
+	}
+	return out, nil
 }
 
 // poll tries until it works, the time is up or the context ends.

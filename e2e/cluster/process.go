@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -108,6 +109,31 @@ func (c *Cluster) spawnOutside(logPath string, args ...string) (Process, error) 
 // Outside makes a command that runs on the outside host.
 func (c *Cluster) Outside(args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=" + filepath.Join(netnsDir, c.outsideNetns()), "--"}, args...)...)
+}
+
+// OutsideRun runs a command on the outside host and returns what it prints.
+func (c *Cluster) OutsideRun(ctx context.Context, args ...string) (string, error) {
+	namespace := "--net=" + filepath.Join(netnsDir, c.outsideNetns())
+	return output(exec.CommandContext(ctx, "nsenter", append([]string{namespace, "--"}, args...)...))
+}
+
+// ExecRun runs a command inside a node and returns what it prints.
+func (c *Cluster) ExecRun(node string, args ...string) (string, error) {
+	cmd, err := c.Exec(node, args...)
+	if err != nil {
+		return "", err
+	}
+	return output(cmd)
+}
+
+// output runs a command and returns what it prints; its complaints become the error.
+func output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
 }
 
 // Exec makes a command that runs inside a node.

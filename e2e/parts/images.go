@@ -9,8 +9,8 @@ import (
 	"github.com/kithnet/kith/e2e/image"
 )
 
-// Image returns the path of an image archive: pause, coredns, agnhost, busybox; kubernetes and etcd
-// are for clusters whose control plane runs in containers.
+// Image returns the path of an image archive: pause, coredns, agnhost, busybox, flows; kubernetes
+// and etcd are for clusters whose control plane runs in containers.
 func (b *Builder) Image(ctx context.Context, name string) (string, error) {
 	unlock, err := b.lock()
 	if err != nil {
@@ -23,7 +23,7 @@ func (b *Builder) Image(ctx context.Context, name string) (string, error) {
 func (b *Builder) image(ctx context.Context, name string) (string, error) {
 	describe, ok := map[string]func(context.Context) (image.Image, error){
 		"pause": b.pauseImage, "coredns": b.corednsImage, "agnhost": b.agnhostImage,
-		"busybox": b.busyboxImage, "kubernetes": b.kubernetesImage, "etcd": b.etcdImage,
+		"busybox": b.busyboxImage, "flows": b.flowsImage, "kubernetes": b.kubernetesImage, "etcd": b.etcdImage,
 	}[name]
 	if !ok {
 		return "", fmt.Errorf("no image is called %q", name)
@@ -56,6 +56,12 @@ func (b *Builder) etcdImage(ctx context.Context) (image.Image, error) {
 func (b *Builder) busyboxImage(ctx context.Context) (image.Image, error) {
 	files, err := b.shell(ctx)
 	return image.Image{Names: []string{BusyboxImage}, Cmd: []string{"sh"}, Files: files}, err
+}
+
+func (b *Builder) flowsImage(ctx context.Context) (image.Image, error) {
+	flows, err := b.program(ctx, "flows")
+	return image.Image{Names: []string{FlowsImage}, Entrypoint: []string{"/flows"},
+		Files: []image.File{{Path: "/flows", Source: flows}}}, err
 }
 
 func (b *Builder) kubernetesImage(ctx context.Context) (image.Image, error) {

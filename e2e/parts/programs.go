@@ -69,6 +69,7 @@ func programs() map[string]program {
 		"crictl":     {module: "sigs.k8s.io/cri-tools@" + crictlVersion, pkg: "./cmd/crictl"},
 		"kind":       {module: "sigs.k8s.io/kind@" + KindVersion, pkg: "."},
 		"runc-clamp": {local: "cmd/runc-clamp", pkg: "."},
+		"flows":      {local: "cmd/flows", pkg: "."},
 		"node":       {local: "cmd/node", pkg: ".", inputs: []string{"node"}},
 	}
 }

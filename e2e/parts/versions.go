@@ -20,4 +20,5 @@ const (
 	CoreDNSImage = "registry.k8s.io/coredns/coredns:" + corednsVersion
 	AgnhostImage = "registry.k8s.io/e2e-test-images/agnhost:" + agnhostVersion
 	BusyboxImage = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
+	FlowsImage   = "docker.io/kithnet/e2e-flows:local"
 )
