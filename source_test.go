@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -41,9 +42,22 @@ func (f *goFile) imports() []string {
 	return all
 }
 
-// goFiles parses every Go file of the repository, other modules and build tags included.
+// goFiles are all Go files of the repository, other modules and build tags included.
 func goFiles(t *testing.T) []*goFile {
 	t.Helper()
+	all, err := parseAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("only %d Go files found", len(all))
+	}
+	return all
+}
+
+var parseAll = sync.OnceValues(parse)
+
+func parse() ([]*goFile, error) {
 	var all []*goFile
 	set := token.NewFileSet()
 	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
@@ -68,13 +82,7 @@ func goFiles(t *testing.T) []*goFile {
 			isTest: strings.HasSuffix(name, "_test.go"), syntax: syntax, set: set})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 10 {
-		t.Fatalf("only %d Go files found", len(all))
-	}
-	return all
+	return all, err
 }
 
 // productFiles are those of the root module that are built into the product.
@@ -82,11 +90,16 @@ func productFiles(t *testing.T) []*goFile {
 	t.Helper()
 	var all []*goFile
 	for _, f := range goFiles(t) {
-		if !f.isTest && f.dir != "." && !strings.HasPrefix(f.dir, "e2e/") && !strings.HasPrefix(f.dir, "deploy/") && !strings.HasPrefix(f.dir, "tools") {
+		if !f.isTest && f.dir != "." && !isOtherModule(f.dir) {
 			all = append(all, f)
 		}
 	}
 	return all
+}
+
+func isOtherModule(dir string) bool {
+	top, _, _ := strings.Cut(dir, "/")
+	return top == "e2e" || top == "deploy" || top == "tools"
 }
 
 func readFile(t *testing.T, name string) string {

@@ -1,0 +1,101 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestAgentRights: whoever holds the token of one node's agent can annotate that Node and no other, change nothing
+// else there, and make no Secret but the gossip key.
+func TestAgentRights(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	own, pod, other := agentOfOneNode(ctx, t)
+	config := agentConfig(ctx, t, "--bound-object-kind", "Pod", "--bound-object-name", pod)
+	unbound := agentConfig(ctx, t)
+	annotate := func(node, key, value string) []string { return merge(node, `{"annotations":{"`+key+`":`+value+`}}`) }
+	tests := []struct {
+		name   string
+		config string
+		args   []string
+		denied string
+	}{
+		{"own annotation", config, annotate(own, "kith.network/test", `"1"`), ""},
+		{"own annotation away", config, annotate(own, "kith.network/test", "null"), ""},
+		{"another node", config, annotate(other, "kith.network/test", `"1"`), "the Node that it runs on"},
+		{"a token of no node", unbound, annotate(own, "kith.network/test", `"1"`), "the Node that it runs on"},
+		{"another's annotation", config, annotate(own, "example.com/test", `"1"`), "annotations kith.network/*"},
+		{"another's annotation away", config, annotate(own, "node.alpha.kubernetes.io/ttl", "null"), "annotations kith.network/*"},
+		{"label", config, merge(own, `{"labels":{"test":"1"}}`), "nothing of a Node but annotations"},
+		{"finalizer", config, merge(own, `{"finalizers":["example.com/test"]}`), "nothing of a Node but annotations"},
+		{"spec", config, []string{"patch", "node", own, "--type", "merge", "-p", `{"spec":{"unschedulable":true}}`}, "nothing of a Node but annotations"},
+		{"status", config, []string{"patch", "node", own, "--subresource", "status", "--type", "merge", "-p", "{}"}, "forbidden"},
+		{"delete", config, []string{"delete", "node", other, "--dry-run=server"}, "forbidden"},
+		{"the gossip key", config, []string{"-n", "kith-system", "get", "secret", "kith-gossip", "-o", "name"}, ""},
+		{"another secret", config, []string{"-n", "kith-system", "get", "secret", "other"}, "forbidden"},
+		{"all secrets", config, []string{"-n", "kith-system", "get", "secrets"}, "forbidden"},
+		{"make another secret", config, []string{"-n", "kith-system", "create", "secret", "generic", "other"}, "only make the Secret kith-gossip"},
+		{"a secret elsewhere", config, []string{"-n", "default", "create", "secret", "generic", "kith-gossip"}, "forbidden"},
+		{"pods", config, []string{"get", "pods", "-A", "-o", "name"}, ""},
+		{"change pods", config, []string{"-n", "kith-system", "label", "pod", pod, "test=1"}, "forbidden"},
+		{"exec", config, []string{"auth", "can-i", "create", "pods/exec", "-A"}, "no"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			out, err := shared.Kubectl(ctx, append([]string{"--kubeconfig", tt.config}, tt.args...)...)
+			switch {
+			case tt.denied == "" && err != nil:
+				t.Errorf("not allowed: %v", err)
+			case tt.denied != "" && err == nil:
+				t.Errorf("allowed: %s", out)
+			case tt.denied != "" && !strings.Contains(out+err.Error(), tt.denied):
+				t.Errorf("denied, but not because of %q: %v", tt.denied, err)
+			}
+		})
+	}
+}
+
+func merge(node, metadata string) []string {
+	return []string{"patch", "node", node, "--type", "merge", "-p", `{"metadata":` + metadata + `}`}
+}
+
+// agentOfOneNode is a node, its agent's pod, and another node.
+func agentOfOneNode(ctx context.Context, t *testing.T) (node, pod, other string) {
+	t.Helper()
+	out := kubectl(ctx, t, "-n", "kith-system", "get", "pods", "-l", "app.kubernetes.io/name=kith", "-o",
+		`jsonpath={range .items[*]}{.spec.nodeName} {.metadata.name} {end}`)
+	words := strings.Fields(out)
+	if len(words) < 4 {
+		t.Fatalf("want at least two agents, got %q", out)
+	}
+	return words[0], words[1], words[2]
+}
+
+// agentConfig writes a kubeconfig with a token of the agents' service account.
+func agentConfig(ctx context.Context, t *testing.T, bound ...string) string {
+	t.Helper()
+	token := kubectl(ctx, t, append([]string{"-n", "kith-system", "create", "token", "kith"}, bound...)...)
+	cluster := kubectl(ctx, t, "config", "view", "--raw", "--minify", "-o", `jsonpath={.clusters[0].cluster}`)
+	text := `{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":` + cluster + `}],` +
+		`"contexts":[{"name":"c","context":{"cluster":"c","user":"agent"}}],"users":[{"name":"agent","user":{"token":"` + token + `"}}]}`
+	path := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func kubectl(ctx context.Context, t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := shared.Kubectl(ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
