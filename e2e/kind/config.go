@@ -13,8 +13,8 @@ type additions struct {
 	apiServerAddress string
 	// proxyMode is kube-proxy's; empty leaves kind's own choice.
 	proxyMode string
-	// kubelet are fields of the kubelet's configuration, in YAML.
-	kubelet string
+	// patches are pieces of kubeadm's and the kubelet's configuration, in YAML, each with its kind.
+	patches []string
 }
 
 // configure adds to a kind configuration file without touching what it says about anything else.
@@ -38,9 +38,12 @@ func configure(file []byte, add additions) ([]byte, error) {
 	if add.proxyMode != "" {
 		networking["kubeProxyMode"] = add.proxyMode
 	}
-	if add.kubelet != "" {
+	if len(add.patches) > 0 {
 		patches, _ := cluster["kubeadmConfigPatches"].([]any)
-		cluster["kubeadmConfigPatches"] = append(patches, "kind: KubeletConfiguration\n"+add.kubelet)
+		for _, patch := range add.patches {
+			patches = append(patches, patch)
+		}
+		cluster["kubeadmConfigPatches"] = patches
 	}
 	out, err := yaml.Marshal(cluster)
 	if err != nil {

@@ -32,7 +32,7 @@ networking:
   podSubnet: 192.168.0.0/16
 kubeadmConfigPatches: ["kind: ClusterConfiguration\n"]
 `},
-		{name: "everything", file: file, add: additions{"n", "192.0.2.1", "nftables", "failCgroupV1: false\n"}, want: `
+		{name: "everything", file: file, add: additions{"n", "192.0.2.1", "nftables", []string{"kind: KubeletConfiguration\nfailCgroupV1: false\n"}}, want: `
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
 name: "n"

@@ -79,11 +79,30 @@ func (e engine) find(program string) string {
 	return program
 }
 
+// patience lets a cluster start on a machine that is busy with others, and its disk be slow: a cluster that lives
+// for a test need not outlive a power cut.
+func patience() []string {
+	const timeouts = `
+timeouts:
+  controlPlaneComponentHealthCheck: 10m0s
+  discovery: 10m0s
+  etcdAPICall: 5m0s
+  kubeletHealthCheck: 10m0s
+  kubernetesAPICall: 5m0s
+  tlsBootstrap: 10m0s
+`
+	return []string{
+		"kind: InitConfiguration" + timeouts,
+		"kind: JoinConfiguration" + timeouts,
+		"kind: ClusterConfiguration\netcd: {local: {extraArgs: [{name: unsafe-no-fsync, value: 'true'}]}}\n",
+	}
+}
+
 func (e engine) additions(name string) additions {
-	add := additions{name: name, apiServerAddress: e.apiServerAddress, proxyMode: e.proxyMode}
+	add := additions{name: name, apiServerAddress: e.apiServerAddress, proxyMode: e.proxyMode, patches: patience()}
 	var fs unix.Statfs_t
 	if unix.Statfs("/sys/fs/cgroup", &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		add.kubelet = "failCgroupV1: false\n"
+		add.patches = append(add.patches, "kind: KubeletConfiguration\nfailCgroupV1: false\n")
 	}
 	return add
 }
