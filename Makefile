@@ -7,6 +7,7 @@ STACK ?= ipv4
 NAME  ?= lab
 STAGES ?=
 BENCH ?= .
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 
 LAB := go -C e2e run ./cmd/lab -name $(NAME) -nodes $(NODES) -cni $(CNI) -stack $(STACK)
 
@@ -44,7 +45,7 @@ image: go ## build/kith-image.tar, without a container engine
 	@go -C e2e run ./cmd/image
 
 build: go ## the programs, in bin/
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
 
 generate: go ## deploy/kith.yaml from the chart
 	@go -C deploy/test test -count=1 -run TestManifestIsTheChart . -update

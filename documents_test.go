@@ -118,3 +118,16 @@ func TestLicence(t *testing.T) {
 		}
 	}
 }
+
+// TestVersion: image, chart and Dockerfile bear the same version.
+func TestVersion(t *testing.T) {
+	m := regexp.MustCompile(`KithVersion = "(v[^"]+)"`).FindStringSubmatch(readFile(t, "e2e/parts/kith.go"))
+	if m == nil {
+		t.Fatal("e2e/parts names no version")
+	}
+	for name, want := range map[string]string{"deploy/helm/kith/Chart.yaml": "appVersion: " + m[1] + "\n", "deploy/Dockerfile": "VERSION=" + m[1] + "\n"} {
+		if !strings.Contains(readFile(t, name), want) {
+			t.Errorf("%s lacks %q", name, want)
+		}
+	}
+}

@@ -36,7 +36,8 @@ func (b *Builder) Kith(ctx context.Context) (string, error) {
 		{"loopback", plugins + "main/loopback"},
 	} {
 		out := filepath.Join(bin, p.name)
-		_, err := run(ctx, root, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, p.pkg)
+		_, err := run(ctx, root, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath",
+			"-ldflags", "-s -w -X main.version="+KithVersion, "-o", out, p.pkg)
 		if err != nil {
 			return "", fmt.Errorf("build %s: %w", p.name, err)
 		}
