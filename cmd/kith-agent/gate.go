@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy/ruleset"
 )
+
+// closeLimit bounds how long a DEL waits for the kernel; the runtime tries again after it.
+const closeLimit = 20 * time.Second
 
 // gate opens and closes attachments through the enforcer. It is the CNI operations' cni.Gate.
 type gate struct{ enforcer *enforcer }
@@ -32,6 +36,9 @@ func (g gate) Close(ctx context.Context, a cni.Attachment) error {
 		g.enforcer.Update(forget)
 		return nil
 	}
+	// An undo has no deadline of its own; a kernel that refuses writes must not hold it for ever.
+	ctx, cancel := context.WithTimeout(ctx, closeLimit)
+	defer cancel()
 	return g.enforcer.Await(ctx, forget, func(*ruleset.Compiler) bool { return true })
 }
 
