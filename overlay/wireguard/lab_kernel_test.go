@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -138,7 +139,8 @@ func (l *lab) addNode(family overlay.Family) *node {
 	}
 	number := len(l.nodes) + 1
 	n := &node{thread: newThread(l.tb), lab: l, key: key}
-	n.device = fmt.Sprintf("kt%d-%d", os.Getpid()%100000, number)
+	// Control sockets of all namespaces share one folder.
+	n.device = fmt.Sprintf("kt%08x", rand.Uint32())
 	n.api = overlay.Node{
 		Name: fmt.Sprintf("node%d", number),
 		PodCIDRs: []netip.Prefix{

@@ -20,12 +20,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"sync"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
-	"golang.zx2c4.com/wireguard/ipc"
 )
 
 // Only a device that cannot be had at all makes it wait this long.
@@ -54,25 +53,24 @@ func Run(ctx context.Context, name string, log *slog.Logger) error {
 
 // serve carries one TUN device for as long as it exists.
 func serve(ctx context.Context, name string, log *slog.Logger) error {
-	socket, err := ipc.UAPIOpen(name)
+	control, err := listen(controlPath(name))
 	if err != nil {
-		return fmt.Errorf("open control socket of %s: %w", name, err)
+		return fmt.Errorf("make control socket of %s: %w", name, err)
 	}
-	defer socket.Close()
-	control, err := ipc.UAPIListen(name, socket)
-	if err != nil {
-		return fmt.Errorf("listen on control socket of %s: %w", name, err)
-	}
-	defer control.Close()
 	tun, err := openTUN(name)
 	if err != nil {
-		return fmt.Errorf("open TUN device %s: %w", name, err)
+		return errors.Join(fmt.Errorf("open TUN device %s: %w", name, err), control.Close())
 	}
 	dev := device.NewDevice(tun, conn.NewDefaultBind(), logger(name, log))
 	defer dev.Close()
 	log.Info("serving", "device", name)
+	ctx, cancel := context.WithCancel(ctx)
 	failed := make(chan error, 1)
-	go func() { failed <- accept(control, dev) }()
+	var accepting sync.WaitGroup
+	accepting.Go(func() { failed <- accept(ctx, control, dev.IpcHandle) })
+	// The socket's file is gone before the next one is made.
+	defer accepting.Wait()
+	defer cancel()
 	select {
 	case <-ctx.Done():
 		return nil
@@ -80,15 +78,5 @@ func serve(ctx context.Context, name string, log *slog.Logger) error {
 		return errDeviceGone
 	case err := <-failed:
 		return fmt.Errorf("control socket of %s: %w", name, err)
-	}
-}
-
-func accept(control net.Listener, dev *device.Device) error {
-	for {
-		c, err := control.Accept()
-		if err != nil {
-			return err
-		}
-		go dev.IpcHandle(c)
 	}
 }
