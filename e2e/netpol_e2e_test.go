@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kithnet/kith/e2e/cluster"
 )
 
 const (
@@ -56,7 +58,7 @@ func TestNetworkPolicyUpstream(t *testing.T) {
 	if seen.Leaks != 0 || seen.MissedAt != 0 {
 		t.Errorf("%d packets with a pod address on the underlay, %d not seen", seen.Leaks, seen.MissedAt)
 	}
-	if n := seen.Classes["WireGuard (UDP 51820)"]; n == 0 {
+	if n := seen.Classes[cluster.WireGuardClass]; n == 0 {
 		t.Error("no WireGuard packet on the underlay: the capture did not see the cluster")
 	}
 	checkSpecs(t, report)

@@ -11,6 +11,9 @@ import (
 
 const ethHeader = 14
 
+// WireGuardClass is the class of the tunnel's packets.
+const WireGuardClass = "WireGuard (UDP 51820)"
+
 // packet is the outer header of one frame.
 type packet struct {
 	kind             uint16 // EtherType
@@ -89,7 +92,7 @@ func (p packet) class() string {
 		port     uint16
 		class    string
 	}{
-		{"UDP", 51820, "WireGuard (UDP 51820)"},
+		{"UDP", 51820, WireGuardClass},
 		{"UDP", 7946, "gossip (UDP 7946)"},
 		{"TCP", 7946, "gossip (TCP 7946)"},
 		{"TCP", apiPort, "API server (TCP 6443)"},
