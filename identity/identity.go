@@ -74,7 +74,7 @@ func (p Pod) Key() PodKey { return PodKey{p.Namespace, p.Name} }
 // Newer says that p was created after q. It decides who owns an address that both claim: the older pod ended, and
 // the address was given out again before its last event came.
 func (p Pod) Newer(q Pod) bool {
-	return newer(p.Created.UnixNano(), p.UID, p.Key(), q.Created.UnixNano(), q.UID, q.Key())
+	return age{p.Created.UnixNano(), p.UID, p.Key()}.newer(age{q.Created.UnixNano(), q.UID, q.Key()})
 }
 
 // Namespace is a namespace as it is given to a Table.
@@ -197,12 +197,19 @@ func comparePorts(a, b NamedPort) int {
 	return int(a.Number) - int(b.Number)
 }
 
-func newer(created int64, uid string, key PodKey, oCreated int64, oUID string, oKey PodKey) bool {
-	if created != oCreated {
-		return created > oCreated
+// age orders the pods that claim one address.
+type age struct {
+	created int64
+	uid     string
+	key     PodKey
+}
+
+func (a age) newer(b age) bool {
+	if a.created != b.created {
+		return a.created > b.created
 	}
-	if uid != oUID {
-		return uid > oUID
+	if a.uid != b.uid {
+		return a.uid > b.uid
 	}
-	return key.String() > oKey.String()
+	return a.key.String() > b.key.String()
 }

@@ -33,7 +33,7 @@ type record struct {
 func (r *record) key() PodKey { return PodKey{r.entry.space.name, r.name} }
 
 func (r *record) newer(o *record) bool {
-	return newer(r.created, r.uid, r.key(), o.created, o.uid, o.key())
+	return age{r.created, r.uid, r.key()}.newer(age{o.created, o.uid, o.key()})
 }
 
 // identity is nil while the pod's namespace is not known.
@@ -152,13 +152,13 @@ func (t *Table) PutNamespace(n Namespace) {
 	if s.known && slices.Equal(s.labels, labels) {
 		return
 	}
-	t.relabel(s, labels, true)
+	t.relabel(s, labels)
 }
 
 // DeleteNamespace forgets a namespace. Pods still in it have no identity from then on.
 func (t *Table) DeleteNamespace(name string) {
 	if s := t.spaces[name]; s != nil && s.known {
-		t.relabel(s, nil, false)
+		t.relabel(s, nil)
 		t.dropSpace(s)
 	}
 }
@@ -177,10 +177,9 @@ func (t *Table) ReplaceNamespaces(all []Namespace) {
 	}
 }
 
-// relabel gives all pods of a namespace their new identity.
-//
-// Two passes, because the namespace is known for all its identities or for none.
-func (t *Table) relabel(s *space, labels Labels, known bool) {
+// relabel gives all pods of a namespace their new identity, or none when the namespace has no labels: one that is
+// known has its name's at least.
+func (t *Table) relabel(s *space, labels Labels) {
 	old := s.entries
 	if s.known {
 		for e := range old {
@@ -190,7 +189,7 @@ func (t *Table) relabel(s *space, labels Labels, known bool) {
 	for e := range old {
 		delete(t.entries, e.id.Key())
 	}
-	s.entries, s.labels, s.known = map[*entry]struct{}{}, labels, known
+	s.entries, s.labels, s.known = map[*entry]struct{}{}, labels, len(labels) > 0
 	for e := range old {
 		n := t.entry(s, e.id.labels, e.id.ports)
 		n.pods = e.pods
