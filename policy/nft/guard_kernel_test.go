@@ -24,7 +24,7 @@ func TestPodsSendUnderTheirOwnAddresses(t *testing.T) {
 		for name, c := range map[string]struct {
 			source netip.Addr
 			mac    net.HardwareAddr
-			want   bool
+			want   expected
 		}{
 			"its own":              {pod.addresses[family], pod.mac, true},
 			"another pod's":        {l.pods[2].addresses[family], pod.mac, false},
@@ -38,7 +38,7 @@ func TestPodsSendUnderTheirOwnAddresses(t *testing.T) {
 			f.Source = c.source
 			word := newWord()
 			frame := udpPacket(f, 1234, word).frame(c.mac, routerMAC(0))
-			if got := l.seen(to, word, soon, func() { l.inject(pod, frame) }); got != c.want {
+			if got := l.seen(to, word, c.want.patience(), func() { l.inject(pod, frame) }); got != bool(c.want) {
 				t.Errorf("%s: passes %v, want %v", name, got, c.want)
 			}
 		}
@@ -54,7 +54,7 @@ func TestPodAddressesNeverOnTheUnderlay(t *testing.T) {
 		for name, source := range map[string]netip.Addr{"a remote pod's": remote.addresses[family], "a local pod's": l.pods[1].addresses[family], "the mesh's": remoteMesh[family]} {
 			f := l.between(l.outside.end, pod, family, identity.UDP, 80)
 			f.Source = source
-			if l.carriesPacket(f, func(f flow, w string) packet { return udpPacket(f, 1234, w) }) {
+			if l.carriesPacket(f, soon, func(f flow, w string) packet { return udpPacket(f, 1234, w) }) {
 				t.Errorf("a packet from %s address came in from the underlay", name)
 			}
 		}
@@ -175,7 +175,7 @@ func TestNeighbourMessagesOfPods(t *testing.T) {
 	for _, c := range []struct {
 		typ    byte
 		source netip.Addr
-		want   bool
+		want   expected
 	}{
 		{advertisement, local, false}, {advertisement, pod.addresses[1], false}, {redirect, local, false},
 		{solicitation, local, true}, {solicitation, netip.IPv6Unspecified(), true}, {solicitation, l.pods[1].addresses[1], false},
@@ -183,14 +183,14 @@ func TestNeighbourMessagesOfPods(t *testing.T) {
 		f := flow{from: pod.end, to: l.router.end, Flow: policy.Flow{Source: c.source, Destination: allNodes, Protocol: icmp6}}
 		target := string(ownMesh[1].AsSlice())
 		l.inject(pod, icmpPacket(f, c.typ, target).frame(pod.mac, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}))
-		if got := received(conn, c.typ); got != c.want {
+		if got := received(conn, c.typ, c.want.patience()); got != bool(c.want) {
 			t.Errorf("ICMPv6 type %d from %s: reaches the node %v, want %v", c.typ, c.source, got, c.want)
 		}
 	}
 }
 
-func received(conn net.PacketConn, typ byte) bool {
-	_ = conn.SetReadDeadline(time.Now().Add(soon))
+func received(conn net.PacketConn, typ byte, patience time.Duration) bool {
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	for b := make([]byte, 1500); ; {
 		n, _, err := conn.ReadFrom(b)
 		if err != nil {
