@@ -1,0 +1,123 @@
+package walk
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/ruleset"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+const veth, other = "kith-0000000001", "kith-0000000002"
+
+// guarded is a node with one open pod, isolated in both directions, and one veth that is not open.
+func guarded() ruleset.Ruleset {
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	pod := identity.Pod{Namespace: "a", Name: "p", UID: "1"}
+	return ruleset.Compile(ruleset.Input{
+		Pods:       []identity.Pod{pod},
+		Namespaces: []identity.Namespace{{Name: "a"}},
+		Policies:   []policy.Policy{{Namespace: "a", Name: "deny", Subject: labels.Everything(), Ingress: &policy.Rules{}, Egress: &policy.Rules{}}},
+		Attachments: []ruleset.Attachment{
+			{Pod: pod.Key(), UID: "1", Interface: veth, MAC: ruleset.MAC{2, 5: 1}, Addresses: []netip.Addr{addr("10.244.1.5"), addr("fd00:1::5")}},
+			{Pod: identity.PodKey{Namespace: "a", Name: "unknown"}, Interface: other, MAC: ruleset.MAC{2, 5: 2}, Addresses: []netip.Addr{addr("10.244.1.6"), addr("fd00:1::6")}},
+		},
+		Network: ruleset.Network{
+			Node: "one", NoMasquerade: []netip.Prefix{prefix("10.9.0.0/16")},
+			Nodes: []policy.Node{
+				{Name: "one", PodCIDRs: []netip.Prefix{prefix("10.244.1.0/24"), prefix("fd00:1::/64")}},
+				{Name: "two", PodCIDRs: []netip.Prefix{prefix("10.244.2.0/24"), prefix("fd00:2::/64")}},
+			},
+		},
+	})
+}
+
+func TestGuards(t *testing.T) {
+	r := guarded()
+	mine, fake := &ruleset.MAC{2, 5: 1}, &ruleset.MAC{2, 5: 9}
+	tests := []struct {
+		name, hook, in, out string
+		mac                 *ruleset.MAC
+		src, dst            string
+		protocol, icmp      uint8
+		drop                bool
+	}{
+		{"pod", "prerouting", veth, "", mine, "10.244.1.5", "10.244.2.5", 6, 0, false},
+		{"pod, IPv6", "prerouting", veth, "", mine, "fd00:1::5", "fd00:2::5", 6, 0, false},
+		{"another's source", "prerouting", veth, "", mine, "10.244.1.6", "10.244.2.5", 6, 0, true},
+		{"another's MAC", "prerouting", veth, "", fake, "10.244.1.5", "10.244.2.5", 6, 0, true},
+		{"not open", "prerouting", other, "", &ruleset.MAC{2, 5: 2}, "10.244.1.6", "10.244.2.5", 6, 0, true},
+		{"link-local TCP", "prerouting", veth, "", mine, "fe80::5", "fd00:2::5", 6, 0, true},
+		{"neighbour solicitation", "prerouting", veth, "", mine, "fe80::5", "ff02::1", 58, 135, false},
+		{"duplicate address detection", "prerouting", veth, "", mine, "::", "ff02::1", 58, 135, false},
+		{"neighbour advertisement", "prerouting", veth, "", mine, "fe80::5", "fe80::1", 58, 136, false},
+		{"neighbour solicitation, another's source", "prerouting", veth, "", mine, "fd00:1::6", "ff02::1", 58, 135, true},
+		{"neighbour solicitation, not open", "prerouting", other, "", &ruleset.MAC{2, 5: 2}, "fe80::6", "ff02::1", 58, 135, true},
+		{"router advertisement", "prerouting", veth, "", mine, "fe80::5", "ff02::1", 58, 134, true},
+		{"router advertisement, own source", "prerouting", veth, "", mine, "fd00:1::5", "ff02::1", 58, 134, true},
+		{"redirect", "prerouting", veth, "", mine, "fd00:1::5", "ff02::1", 58, 137, true},
+		{"pod in clear", "prerouting", "eth0", "", nil, "10.244.2.5", "10.244.1.5", 6, 0, true},
+		{"own pod in clear", "prerouting", "eth0", "", nil, "fd00:1::5", "fd00:1::6", 6, 0, true},
+		{"client outside", "prerouting", "eth0", "", nil, "203.0.113.7", "172.18.0.1", 6, 0, false},
+		{"node to itself", "prerouting", "lo", "", nil, "10.244.1.1", "10.244.1.1", 6, 0, false},
+		{"mesh", "prerouting", "kith0", "", nil, "10.244.2.5", "10.244.1.5", 6, 0, false},
+		{"mesh to the node's address", "prerouting", "kith0", "", nil, "10.244.2.5", "172.18.0.1", 6, 0, true},
+		{"mesh to a third node", "prerouting", "kith0", "", nil, "fd00:2::5", "fd00:3::5", 6, 0, true},
+		{"into the mesh", "postrouting", "", "kith0", nil, "10.244.1.5", "10.244.2.5", 6, 0, false},
+		{"to a pod in clear", "postrouting", "", "eth0", nil, "172.18.0.1", "10.244.2.5", 6, 0, true},
+		{"to a pod in clear, IPv6", "postrouting", "", "eth0", nil, "fd00:1::5", "fd00:2::5", 6, 0, true},
+		{"to an open veth", "postrouting", "", veth, nil, "10.244.1.1", "10.244.1.5", 6, 0, false},
+		{"to a closed veth", "postrouting", "", other, nil, "10.244.1.1", "10.244.1.6", 6, 0, true},
+		{"neighbour solicitation to a closed veth", "postrouting", "", other, nil, "fe80::1", "ff02::1", 58, 135, true},
+		{"out without translation", "postrouting", "", "eth0", nil, "10.244.1.5", "203.0.113.7", 6, 0, true},
+		{"out where pods show themselves", "postrouting", "", "eth0", nil, "10.244.1.5", "10.9.1.1", 6, 0, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Hook(r, tt.hook, Packet{
+				In: tt.in, Out: tt.out, EtherSource: tt.mac, Source: netip.MustParseAddr(tt.src), Destination: netip.MustParseAddr(tt.dst),
+				Protocol: tt.protocol, ICMPType: tt.icmp,
+			})
+			if err != nil || got.Dropped != tt.drop {
+				t.Errorf("dropped %t by %q, %v; want dropped %t", got.Dropped, got.By, err, tt.drop)
+			}
+		})
+	}
+}
+
+// TestForward: what cannot be judged is closed for subjects, and errors about a connection pass.
+func TestForward(t *testing.T) {
+	r := guarded()
+	subject, stranger := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("203.0.113.7")
+	const syn, ack = 2, 16
+	tests := []struct {
+		name     string
+		src, dst netip.Addr
+		protocol uint8
+		flags    uint8
+		icmp     uint8
+		conn     Conn
+		drop     bool
+	}{
+		{"no connection, from a subject", subject, stranger, 17, 0, 0, Conn{State: ruleset.StateUntracked}, true},
+		{"no connection, to a subject", stranger, subject, 17, 0, 0, Conn{State: ruleset.StateInvalid}, true},
+		{"no connection, others", stranger, stranger, 17, 0, 0, Conn{State: ruleset.StateInvalid}, false},
+		{"picked up, others", stranger, stranger, 6, ack, 0, Conn{State: ruleset.StateNew, Original: stranger, Reply: stranger}, false},
+		{"picked up, subject", subject, stranger, 6, ack, 0, Conn{State: ruleset.StateNew, Original: subject, Reply: stranger}, true},
+		{"error about a connection", stranger, subject, 1, 0, 3, Conn{State: ruleset.StateRelated, Original: subject, Reply: stranger}, false},
+		{"echo is no error", stranger, subject, 1, 0, 8, Conn{State: ruleset.StateRelated, Original: subject, Reply: stranger}, true},
+		{"to itself", subject, subject, 6, syn, 0, Conn{State: ruleset.StateNew, Original: subject, Reply: subject}, false},
+		{"denied", subject, stranger, 6, syn, 0, Conn{State: ruleset.StateNew, Original: subject, Reply: stranger}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := Packet{In: veth, Out: "eth0", Source: tt.src, Destination: tt.dst, Protocol: tt.protocol, TCPFlags: tt.flags, ICMPType: tt.icmp, Conn: tt.conn}
+			got, err := Hook(r, "forward", p)
+			if err != nil || got.Dropped != tt.drop {
+				t.Errorf("dropped %t by %q, %v; want dropped %t", got.Dropped, got.By, err, tt.drop)
+			}
+		})
+	}
+}
