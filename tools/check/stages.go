@@ -76,13 +76,16 @@ func lint(ctx context.Context, r runner) error {
 		command{dir: "tools", args: []string{"go", "vet", "./..."}},
 		command{dir: "deploy/test", args: []string{"go", "vet", "./..."}},
 		command{dir: "e2e", args: []string{"go", "vet", "-tags", "e2e", "./..."}},
-		command{args: tool("staticcheck", "-tags", "kernel", "./...")},
+		command{args: tool(r, "staticcheck", "-tags", "kernel", "./...")},
+		command{dir: "e2e", args: tool(r, "staticcheck", "-tags", "e2e", "./...")},
+		command{dir: "tools", args: tool(r, "staticcheck", "./...")},
+		command{dir: "deploy/test", args: tool(r, "staticcheck", "./...")},
 	))
 }
 
 // tool runs a program at the version that tools/go.mod names.
-func tool(name string, args ...string) []string {
-	return append([]string{"go", "tool", "-modfile=tools/go.mod", name}, args...)
+func tool(r runner, name string, args ...string) []string {
+	return append([]string{"go", "tool", "-modfile=" + filepath.Join(r.root, "tools", "go.mod"), name}, args...)
 }
 
 func format(ctx context.Context, r runner) error {
@@ -109,7 +112,7 @@ func vulnerabilities(ctx context.Context, r runner) error {
 		}
 		_ = conn.Close()
 	}
-	return r.run(ctx, command{args: tool("govulncheck", "./...")})
+	return r.run(ctx, command{args: tool(r, "govulncheck", "./...")})
 }
 
 func unit(ctx context.Context, r runner) error {
