@@ -82,32 +82,42 @@ func (s *suite) logs(ctx context.Context, t *testing.T) {
 	}
 }
 
-// eachPair asks every pod about every address of every other pod, one script for each pod. ask makes
-// the command for an address; want says whether the line that it printed is right.
-func (s *suite) eachPair(ctx context.Context, t *testing.T, ask func(netip.Addr) string, want func(from, to pod, line string) bool) {
-	all := append([]pod{s.single}, s.web...)
-	for _, from := range all {
+// exchange is a question that pods ask about pods.
+type exchange struct {
+	from, to []pod
+	ask      func(to netip.Addr) string // the command
+	want     func(from, to pod, line string) bool
+}
+
+// each asks every pod about every address of the others, one script for each pod.
+func (s *suite) each(ctx context.Context, t *testing.T, x exchange) {
+	for _, from := range x.from {
 		var script []string
 		var to []pod
 		var addrs []netip.Addr
-		for _, p := range all {
+		for _, p := range x.to {
 			for _, a := range p.addresses {
-				script = append(script, ask(a)+" 2>&1 | tr '\\n' ' '; echo")
+				script = append(script, x.ask(a)+" 2>&1 | tr '\\n' ' '; echo")
 				to, addrs = append(to, p), append(addrs, a)
 			}
 		}
 		out, err := s.in(ctx, from, strings.Join(script, "\n"))
-		if err != nil {
-			t.Errorf("in %s: %v", from.name, err)
+		lines := strings.Split(out, "\n")
+		if err != nil || len(lines) < len(to) {
+			t.Errorf("in %s on %s: %q, %v", from.name, from.node, out, err)
 			continue
 		}
-		lines := strings.Split(out, "\n")
 		for i := range to {
-			if i >= len(lines) || !want(from, to[i], lines[i]) {
-				t.Errorf("%s (%s) -> %s (%s) at %s: got %q", from.name, from.node, to[i].name, to[i].node, addrs[i], slices.Concat(lines, []string{""})[min(i, len(lines))])
+			if !x.want(from, to[i], lines[i]) {
+				t.Errorf("%s (%s) -> %s (%s) at %s: got %q", from.name, from.node, to[i].name, to[i].node, addrs[i], lines[i])
 			}
 		}
 	}
+}
+
+func (s *suite) eachPair(ctx context.Context, t *testing.T, ask func(netip.Addr) string, want func(from, to pod, line string) bool) {
+	all := append([]pod{s.single}, s.web...)
+	s.each(ctx, t, exchange{from: all, to: all, ask: ask, want: want})
 }
 
 // podToPodTCP: the server sees the client's own address.
@@ -122,7 +132,7 @@ func (s *suite) podToPodTCP(ctx context.Context, t *testing.T) {
 
 func (s *suite) podToPodUDP(ctx context.Context, t *testing.T) {
 	s.eachPair(ctx, t,
-		func(a netip.Addr) string { return fmt.Sprintf("echo hostname | nc -u -w 1 %s 8081", a) },
+		func(a netip.Addr) string { return fmt.Sprintf("echo hostname | nc -u -W 1 -w 5 %s 8081", a) },
 		func(_, to pod, line string) bool { return strings.TrimSpace(line) == to.name })
 }
 
@@ -226,18 +236,10 @@ func (s *suite) podToOutside(ctx context.Context, t *testing.T) {
 
 // nodeAndPod: each node reaches each pod, and each pod each node.
 func (s *suite) nodeAndPod(ctx context.Context, t *testing.T) {
-	for _, h := range s.host {
-		for _, p := range s.web {
-			for _, a := range p.addresses {
-				if got, err := s.in(ctx, h, curl+url(a, "8080", "/hostname")); err != nil || strings.TrimSpace(got) != p.name {
-					t.Errorf("node %s -> %s on %s at %s: %q, %v", h.node, p.name, p.node, a, got, err)
-				}
-			}
-			for _, a := range h.addresses {
-				if got, err := s.in(ctx, p, curl+url(a, "18090", "/hostname")); err != nil || strings.TrimSpace(got) != h.node {
-					t.Errorf("%s on %s -> node %s at %s: %q, %v", p.name, p.node, h.node, a, got, err)
-				}
-			}
-		}
-	}
+	s.each(ctx, t, exchange{from: s.host, to: s.web,
+		ask:  func(a netip.Addr) string { return curl + url(a, "8080", "/hostname") },
+		want: func(_, to pod, line string) bool { return strings.TrimSpace(line) == to.name }})
+	s.each(ctx, t, exchange{from: s.web, to: s.host,
+		ask:  func(a netip.Addr) string { return curl + url(a, "18090", "/hostname") },
+		want: func(_, to pod, line string) bool { return strings.TrimSpace(line) == to.node }})
 }

@@ -65,8 +65,8 @@ spec:
   containers:
   - name: unhealthy
     image: ` + parts.AgnhostImage + `
-    args: [netexec, --http-port=8080, --udp-port=-1]
-    livenessProbe: {httpGet: {path: /no-such-path, port: 8080}, periodSeconds: 1, failureThreshold: 2}
+    args: [liveness] # healthy for ten seconds
+    livenessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, failureThreshold: 2, timeoutSeconds: 5}
 ---
 apiVersion: v1
 kind: Service
