@@ -40,6 +40,7 @@ type enforcer struct {
 	moved    func()          // told after each attempt to write
 	compiler *ruleset.Compiler
 	waiting  []update
+	unknown  bool // what the kernel holds must be read before the next write
 
 	mu      sync.Mutex
 	current enforcement
@@ -101,32 +102,33 @@ func (e *enforcer) run(ctx context.Context) error {
 	if err := e.closeFirst(ctx); err != nil {
 		return err
 	}
-	whole, delay := false, time.Duration(0)
+	delay := time.Duration(0)
 	var retry <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case u := <-e.updates:
-			whole = e.take(u) || whole
+			e.take(u)
 		case _, open := <-e.foreign:
 			if !open && ctx.Err() == nil {
 				return errors.New("the kernel's notices about the table ended")
 			}
-			whole = true
+			e.unknown = true
 		case <-retry:
-			whole = true
 		}
 		if !isClosed(e.complete) {
+			if err := e.closeAgain(ctx); err != nil {
+				return err
+			}
 			continue
 		}
-		if err := e.write(ctx, whole); err != nil {
-			// What the kernel holds now is not known: read it before the next attempt.
+		if err := e.write(ctx); err != nil {
 			delay = min(max(2*delay, firstRetry), lastRetry)
-			whole, retry = true, time.After(delay)
+			retry = time.After(delay)
 			continue
 		}
-		whole, delay, retry = false, 0, nil
+		delay, retry = 0, nil
 	}
 }
 
@@ -145,24 +147,34 @@ func (e *enforcer) closeFirst(ctx context.Context) error {
 	return nil
 }
 
-// take applies an update and those that queue behind it. It says whether they have made the input complete.
-func (e *enforcer) take(u update) (completed bool) {
+// closeAgain looks, while the input is not complete, whether somebody else has removed the table: what it denied is not
+// known then, so everything is.
+func (e *enforcer) closeAgain(ctx context.Context) error {
+	if !e.unknown {
+		return nil
+	}
+	e.unknown = false
+	return e.closeFirst(ctx)
+}
+
+// take applies an update and those that queue behind it.
+func (e *enforcer) take(u update) {
 	for n := 1; ; n++ {
 		u.change(e.compiler)
 		if u.last {
-			completed = true
+			e.unknown = true
 			close(e.complete)
 		}
 		if u.done != nil {
 			e.waiting = append(e.waiting, u)
 		}
 		if n == batch {
-			return completed
+			return
 		}
 		select {
 		case u = <-e.updates:
 		default:
-			return completed
+			return
 		}
 	}
 }
@@ -178,11 +190,11 @@ func isClosed(c <-chan struct{}) bool {
 
 // write brings the kernel to what the compiler wants: by the compiler's own difference, or, where the kernel's state
 // is not known, by reading it.
-func (e *enforcer) write(ctx context.Context, whole bool) error {
+func (e *enforcer) write(ctx context.Context) error {
 	begin := time.Now()
 	transaction := e.compiler.Commit()
 	var err error
-	if whole {
+	if e.unknown {
 		transaction, err = e.difference(ctx)
 	}
 	if err == nil && !transaction.Empty() {
@@ -191,6 +203,7 @@ func (e *enforcer) write(ctx context.Context, whole bool) error {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		e.log.Error("ruleset not applied", "error", err)
 	}
+	e.unknown = err != nil
 	e.record(transaction, begin, err)
 	e.moved()
 	if err == nil {

@@ -261,3 +261,19 @@ func TestForeignChangeIsUndone(t *testing.T) {
 		t.Errorf("table (-want +got):\n%s", diff)
 	}
 }
+
+// TestTableRemovedBeforeInputIsComplete holds that a node which loses its table while the API server is away is closed.
+func TestTableRemovedBeforeInputIsComplete(t *testing.T) {
+	table := &memoryTable{have: compiled()}
+	_, foreign := startEnforcer(t, table)
+	table.mu.Lock()
+	table.have = ruleset.Ruleset{}
+	table.mu.Unlock()
+	foreign <- struct{}{}
+	for table.count() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if diff := cmp.Diff(ruleset.NewCompiler().Ruleset().String(), table.have.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
