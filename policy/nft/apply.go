@@ -226,6 +226,9 @@ func (w *writer) explain(refused []refusal) error {
 		return fmt.Errorf("commit %d messages: %w%s", len(w.batch.messages), f.errno, more)
 	}
 	msg := w.batch.messages[f.index]
+	if msg.rule != nil {
+		return fmt.Errorf("%s %s: %s: %w%s", msg.verb, msg.name, msg.rule, f.errno, more)
+	}
 	return fmt.Errorf("%s %s%s: %w%s", msg.verb, msg.name, w.elementAt(msg, f.offset), f.errno, more)
 }
 

@@ -67,6 +67,7 @@ func (m *batch) addRule(chain string, rule ruleset.Rule, specs map[string]rulese
 		return fmt.Errorf("add rule to chain %s: the comment has %d bytes; %d are allowed", chain, len(rule.Comment), maxComment)
 	}
 	at := m.begin(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain", chain)
+	m.messages[len(m.messages)-1].rule = rule
 	m.str(unix.NFTA_RULE_TABLE, ruleset.Table)
 	m.str(unix.NFTA_RULE_CHAIN, chain)
 	exprs := m.open(unix.NFTA_RULE_EXPRESSIONS)

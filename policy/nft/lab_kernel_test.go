@@ -86,7 +86,7 @@ func newLab(t testing.TB) *lab {
 func newPlace(t testing.TB, name string) *place {
 	t.Helper()
 	ns := newNamespace(t)
-	h, err := netlink.NewHandleAt(ns)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
 	must(t, "open netlink", err)
 	t.Cleanup(h.Close)
 	p := &place{ns: ns, handle: h, end: end{name: name, ns: ns}}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ type message struct {
 	start int
 	verb  string
 	name  string
+	rule  fmt.Stringer // if it adds one
 }
 
 // batch is a buffer of netlink messages that the kernel takes as one transaction.
@@ -52,7 +54,7 @@ func (m *batch) control(typ uint16) {
 // begin starts a message of the nftables subsystem about one thing in our table.
 func (m *batch) begin(typ, flags uint16, verb, name string) int {
 	at := m.header(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, unix.NFPROTO_INET)
-	m.messages = append(m.messages, message{at, verb, name})
+	m.messages = append(m.messages, message{start: at, verb: verb, name: name})
 	return at
 }
 

@@ -209,19 +209,17 @@ func load(f ruleset.Field, reg uint32) instr {
 }
 
 // swap is the change of byte order that a field of the machine's order needs before it can be compared by size in a
-// concatenation with intervals. On a single byte it does nothing; the nft tool makes it all the same.
+// concatenation with intervals.
 func swap(t ruleset.Type, spec ruleset.SetSpec, reg uint32) []instr {
-	if !spec.Interval || len(spec.Key) == 1 {
-		return nil
-	}
-	switch t {
-	case ruleset.TypeClassID:
+	if spec.Interval && len(spec.Key) > 1 && t == ruleset.TypeClassID {
 		return []instr{{op: opSwap, reg: reg, key: 4, size: 4}}
-	case ruleset.TypeInetProto:
-		return []instr{{op: opSwap, reg: reg, key: 2, size: 1}}
 	}
 	return nil
 }
+
+// isIdleSwap tells the swap of a single byte that the nft tool makes in the same place. It does nothing, and recent
+// kernels refuse it.
+func isIdleSwap(in instr) bool { return in.op == opSwap && in.size == 1 }
 
 func transport(offset uint32) instr {
 	return instr{op: opPayload, key: unix.NFT_PAYLOAD_TRANSPORT_HEADER, off: offset, size: 1, reg: firstRegister}

@@ -17,6 +17,7 @@ const foreign = "not ours"
 // ruleOf reads a rule back. The check at the end makes it exact: a rule that the writer would not have written
 // just so is foreign.
 func ruleOf(in []instr, userdata []byte, specs map[string]ruleset.SetSpec) ruleset.Rule {
+	in = slices.DeleteFunc(slices.Clone(in), isIdleSwap)
 	r := ruleReader{in: in}
 	rule := ruleset.Rule{Exprs: r.exprs(), Comment: parseComment(userdata)}
 	again, err := instrsOf(rule, specs)

@@ -136,7 +136,7 @@ func TestErrorLeavesTheOldState(t *testing.T) {
 			AddElements: []ruleset.ElementChange{{Set: "identity4", Key: podAddress(1)}},
 			SetRules: []ruleset.Chain{{ChainSpec: ruleset.ChainSpec{Name: "allowed"}, Rules: []ruleset.Rule{
 				{Exprs: e{ruleset.Verdict{Kind: ruleset.Jump, Chain: "nowhere"}}}}}},
-		}, "write table kith: add rule to chain allowed: no such file or directory"},
+		}, "write table kith: add rule to chain allowed: jump nowhere: no such file or directory"},
 		"no set":    {ruleset.Transaction{AddElements: []ruleset.ElementChange{{Set: "nowhere"}}}, "write table kith: there is no set nowhere"},
 		"short key": {ruleset.Transaction{AddElements: []ruleset.ElementChange{{Set: "pods4"}}}, "write table kith: set pods4: a key has 0 and 0 bytes, not 28"},
 	} {
