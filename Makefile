@@ -27,7 +27,8 @@ lint: go ## gofmt, vet, staticcheck, govulncheck
 
 bench: go root ## the benchmarks, in the kernel too (BENCH=regexp)
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem ./identity/... ./overlay/... ./policy/... ./cni/...
-	@go test -run '^$$' -bench '$(BENCH)' -tags kernel -p 1 ./overlay/wireguard/... ./policy/nft/...
+	@go test -run '^$$' -bench '$(BENCH)' -tags kernel -p 1 ./overlay/wireguard/... ./policy/nft/... ./cmd/kith-agent
+	@go -C e2e test -run '^$$' -bench '$(BENCH)' -tags e2e -timeout 60m ./bench/...
 
 cluster-up: go root ## a cluster in namespaces of this machine (NODES=3 CNI=kith|none STACK=ipv4|dual NAME=lab)
 	@$(LAB) up
