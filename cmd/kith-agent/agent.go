@@ -110,6 +110,10 @@ func (a *agent) openNode(procSys string) error {
 	if err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}
+	// The kubelet may have made it, open to all.
+	if err := os.Chmod(a.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("close state folder to others: %w", err)
+	}
 	if a.key, err = wireguard.LoadKey(a.cfg.StateDir); err != nil {
 		return err
 	}

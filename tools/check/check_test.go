@@ -12,7 +12,8 @@ import (
 func TestSummary(t *testing.T) {
 	good := result{"lint", time.Second, nil}
 	bad := result{"unit", time.Second, errors.New("broken")}
-	absent := result{"kernel", 0, cannotRun{"this needs root"}}
+	away := result{"vuln", 0, cannotRun{"no such host", true}}
+	absent := result{"kernel", 0, cannotRun{reason: "this needs root"}}
 	tests := []struct {
 		name    string
 		ci      string
@@ -22,6 +23,7 @@ func TestSummary(t *testing.T) {
 		{"passed", "true", []result{good}, ""},
 		{"failed", "", []result{good, bad}, "failed: unit"},
 		{"not run", "", []result{good, absent}, ""},
+		{"a service away in CI", "true", []result{good, away}, ""},
 		{"not run in CI", "true", []result{good, absent}, "could not run here, and CI=true: kernel"},
 	}
 	for _, tt := range tests {

@@ -108,7 +108,7 @@ func vulnerabilities(ctx context.Context, r runner) error {
 		dialer := net.Dialer{Timeout: 5 * time.Second}
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(vulnerabilityDatabase, "443"))
 		if err != nil {
-			return cannotRun{"the vulnerability database cannot be reached, and $GOVULNDB names no other: " + err.Error()}
+			return cannotRun{"the vulnerability database cannot be reached, and $GOVULNDB names no other: " + err.Error(), true}
 		}
 		_ = conn.Close()
 	}
@@ -120,7 +120,7 @@ func unit(ctx context.Context, r runner) error {
 	var env []string
 	if _, err := exec.LookPath("gcc"); err != nil {
 		if os.Getenv("CI") == "true" {
-			return cannotRun{"the race detector needs a C compiler: apt-get install gcc libc6-dev"}
+			return cannotRun{reason: "the race detector needs a C compiler: apt-get install gcc libc6-dev"}
 		}
 		fmt.Fprintln(r.out, "There is no C compiler (apt-get install gcc libc6-dev): this runs WITHOUT the race detector.")
 		race = []string{"go", "test", "./..."}
@@ -184,7 +184,7 @@ func kernelPackages(root string) ([]string, error) {
 
 func needRoot() error {
 	if os.Geteuid() != 0 {
-		return cannotRun{"this needs root"}
+		return cannotRun{reason: "this needs root"}
 	}
 	return nil
 }

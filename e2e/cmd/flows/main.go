@@ -26,7 +26,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: flows serve ADDRESS | hold COUNT ADDRESS... | probe ADDRESS...")
+		return errors.New("usage: flows serve ADDRESS | hold COUNT ADDRESS... | probe ADDRESS (one or more)")
 	}
 	switch args[0] {
 	case "serve":

@@ -16,12 +16,11 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "runc-clamp:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "runc-clamp:", run(os.Args[1:]))
+	os.Exit(1)
 }
 
+// run becomes runc. It returns only if it cannot.
 func run(args []string) error {
 	own, err := readLimits()
 	if err != nil {
