@@ -94,6 +94,9 @@ func Up(ctx context.Context, dir string, spec Spec, set parts.Set, progress io.W
 	if err := os.MkdirAll(c.imageDir(), 0o755); err != nil {
 		return nil, err
 	}
+	if err := c.save(); err != nil {
+		return nil, err
+	}
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error

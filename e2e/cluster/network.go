@@ -338,13 +338,26 @@ func removeNetns(name string) error {
 	return netns.DeleteNamed(name)
 }
 
-func removeLink(name string) error {
-	link, err := netlink.LinkByName(name)
+// removePort removes a port of the bridge and the link behind it.
+func (c *Cluster) removePort(name string) error {
+	if _, err := os.Stat(filepath.Join(netnsDir, c.underlayNetns())); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	h, err := handleAt(c.underlayNetns())
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return removeLink(h, name)
+}
+
+func removeLink(h *netlink.Handle, name string) error {
+	link, err := h.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return netlink.LinkDel(link)
+	return h.LinkDel(link)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/kithnet/kith/e2e/node"
 )
 
@@ -165,7 +167,7 @@ func (c *Cluster) Restart(name string) error {
 	if err := c.stopNode(*n); err != nil {
 		return err
 	}
-	if err := poll(context.Background(), 10*time.Second, func(context.Context) error { return c.attach(n.Name, n.Name, n.Addresses) }); err != nil {
+	if err := c.attach(n.Name, n.Name, n.Addresses); err != nil {
 		return fmt.Errorf("link of node %s: %w", name, err)
 	}
 	return c.startNode(n)
@@ -179,8 +181,9 @@ func (c *Cluster) stopNode(n Node) error {
 	if err := node.RemoveCgroups(n.Name); err != nil {
 		return fmt.Errorf("stop %s: %w", n.Name, err)
 	}
-	if err := removeNetns(n.Name); err != nil {
-		return fmt.Errorf("namespace of %s: %w", n.Name, err)
+	// The namespace would take the link with it, but only some time later.
+	if err := errors.Join(c.removePort(n.Name), removeNetns(n.Name)); err != nil {
+		return fmt.Errorf("network of %s: %w", n.Name, err)
 	}
 	return nil
 }
@@ -191,7 +194,8 @@ func (c *Cluster) Down() error {
 	for _, n := range c.Members {
 		failed = append(failed, c.stopNode(n))
 	}
-	failed = append(failed, c.Host.kill(), removeNetns(c.outsideNetns()), removeNetns(c.underlayNetns()), removeLink(c.rootLink()))
+	failed = append(failed, c.Host.kill(), removeLink(&netlink.Handle{}, c.rootLink()),
+		removeNetns(c.outsideNetns()), removeNetns(c.underlayNetns()))
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("take %s down: %w", c.Name, err)
 	}
