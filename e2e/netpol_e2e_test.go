@@ -3,11 +3,9 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +44,7 @@ func TestNetworkPolicyUpstream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runErr := runSpecs(ctx, t, report)
+	runErr := runSpecs(ctx, report)
 	seen, err := capture.Stop()
 	if err != nil {
 		t.Fatal(err)
@@ -64,8 +62,7 @@ func TestNetworkPolicyUpstream(t *testing.T) {
 	checkSpecs(t, report)
 }
 
-// runSpecs shows a line for each spec that ends.
-func runSpecs(ctx context.Context, t *testing.T, report string) error {
+func runSpecs(ctx context.Context, report string) error {
 	specs, err := shared.builder.Program(ctx, "netpol.test")
 	if err != nil {
 		return err
@@ -81,27 +78,9 @@ func runSpecs(ctx context.Context, t *testing.T, report string) error {
 	// ginkgo ends its children by itself when it is asked to.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = time.Minute
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	var log strings.Builder
-	for s := bufio.NewScanner(out); s.Scan(); {
-		line := s.Text()
-		log.WriteString(line + "\n")
-		if strings.HasPrefix(line, "• ") || strings.HasPrefix(line, "Will run") || strings.HasPrefix(line, "Ran ") {
-			fmt.Fprintln(os.Stderr, line)
-		}
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Logf("ginkgo:\n%s", log.String())
-		return err
-	}
-	return nil
+	// A mark for each spec that ends, and what failed, as it happens.
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd.Run()
 }
 
 func checkSpecs(t *testing.T, path string) {
