@@ -14,7 +14,7 @@ import (
 )
 
 // limit is the time one package's tests have in the guest; they need two minutes on a machine that is not busy.
-const limit = 8 * time.Minute
+const limit = 20 * time.Minute
 
 // repository is the root module, seen from this package's folder.
 const repository = "../.."
@@ -22,19 +22,20 @@ const repository = "../.."
 // TestKernelWireGuardGuest runs the mesh's kernel tests, the ones wireguard-go passes on the host, on a kernel
 // that has WireGuard: the variable makes them fail rather than fall back.
 func TestKernelWireGuardGuest(t *testing.T) {
-	runPackage(t, "overlay/wireguard", "KITH_WIREGUARD=kernel")
+	runPackage(t, "overlay/wireguard", guest.Job{Env: []string{"KITH_WIREGUARD=kernel"}})
 }
 
-// TestPolicyGuest runs the ruleset's kernel tests on a stock distribution kernel, older than many hosts' own.
+// TestPolicyGuest runs the ruleset's kernel tests on a stock distribution kernel, older than many hosts' own. What
+// they ask the nft tool is left to the host: the tool's older versions write rules that this kernel refuses.
 func TestPolicyGuest(t *testing.T) {
-	runPackage(t, "policy/nft")
+	runPackage(t, "policy/nft", guest.Job{})
 }
 
 // runPackage compiles all tests of a package, kernel tests included, and runs them in a guest.
-func runPackage(t *testing.T, pkg string, env ...string) {
+func runPackage(t *testing.T, pkg string, job guest.Job) {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "program")
-	compile := exec.CommandContext(t.Context(), "go", "test", "-tags", "kernel", "-c", "-o", program, "./"+pkg)
+	job.Program = filepath.Join(t.TempDir(), "tests")
+	compile := exec.CommandContext(t.Context(), "go", "test", "-tags", "kernel", "-c", "-o", job.Program, "./"+pkg)
 	compile.Dir = repository
 	compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := compile.CombinedOutput(); err != nil {
@@ -48,14 +49,12 @@ func runPackage(t *testing.T, pkg string, env ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	job := guest.Job{
-		Program: program,
-		Args:    []string{"-test.v", "-test.timeout=" + (limit - 30*time.Second).String()},
-		Env:     env,
-		Files:   map[string]string{},
-		Timeout: limit,
-	}
+	job.Args = []string{"-test.v", "-test.timeout=" + (limit - 30*time.Second).String()}
+	job.Timeout = limit
 	if data := filepath.Join(repository, pkg, "testdata"); exists(data) {
+		if job.Files == nil {
+			job.Files = map[string]string{}
+		}
 		job.Files["testdata"] = data
 	}
 	code, err := guest.Run(t.Context(), kernel, job, t.Output())
