@@ -19,7 +19,9 @@ import (
 )
 
 // nodeLayout changes when what nodeImage makes of the same parts changes.
-const nodeLayout = "1"
+const nodeLayout = "2"
+
+const imageName = "kith/node"
 
 // nodeImage returns the name of a node image in the engine, made of the parts if it is not there yet.
 func nodeImage(ctx context.Context, b *parts.Builder, set parts.Set, d daemon) (string, error) {
@@ -32,7 +34,7 @@ func nodeImage(ctx context.Context, b *parts.Builder, set parts.Set, d daemon) (
 		return "", fmt.Errorf("node image: %w", err)
 	}
 	key := sha256.Sum256([]byte(strings.Join(append(archives, base, set.Dir, nodeLayout), " ")))
-	name := "kith/node:" + hex.EncodeToString(key[:6])
+	name := imageName + ":" + hex.EncodeToString(key[:6])
 	if _, err := d.engine().docker(ctx, "image", "inspect", name); err == nil {
 		return name, nil
 	}
@@ -45,7 +47,21 @@ func nodeImage(ctx context.Context, b *parts.Builder, set parts.Set, d daemon) (
 	if err := errors.Join(err, os.RemoveAll(work)); err != nil {
 		return "", fmt.Errorf("node image: %w", err)
 	}
-	return name, nil
+	return name, removeOthers(ctx, d.engine(), name)
+}
+
+// removeOthers removes node images of other parts: half a gigabyte each. The engine keeps what a cluster uses.
+func removeOthers(ctx context.Context, e engine, keep string) error {
+	out, err := e.docker(ctx, "images", "--format", "{{.Repository}}:{{.Tag}}", imageName)
+	if err != nil {
+		return fmt.Errorf("node images: %w", err)
+	}
+	for name := range strings.FieldsSeq(out) {
+		if name != keep {
+			_, _ = e.docker(ctx, "rmi", name)
+		}
+	}
+	return nil
 }
 
 // nodeArchives are the images that every node holds from the start: the quick cluster's, and those of a control
