@@ -143,7 +143,8 @@ func (k *Capture) expose(packet []byte, from *unix.SockaddrLinklayer) {
 type socket struct{ fd int }
 
 func openSocket(filter []bpf.Instruction) (*socket, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
+	// Without a protocol the socket receives nothing yet: what came before the filter would pass it.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +167,9 @@ func openSocket(filter []bpf.Instruction) (*socket, error) {
 	// A reader looks up now and then to see whether it should end.
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
 		return nil, fmt.Errorf("set timeout: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL)}); err != nil {
+		return nil, fmt.Errorf("receive: %w", err)
 	}
 	return s, nil
 }
