@@ -62,6 +62,27 @@ func TestNetworkPolicyUpstream(t *testing.T) {
 	checkSpecs(t, report)
 }
 
+// TestCaptureSeesPods: a capture that finds nothing is worth something only if it would have found it. The
+// outside host knows no way to pods, so what it sends there crosses the underlay in clear.
+func TestCaptureSeesPods(t *testing.T) {
+	capture, err := shared.Capture()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range shared.PodCIDRs() {
+		// No answer is expected, and that is ping's failure.
+		shared.OutsideRun(t.Context(), "ping", "-c", "1", "-W", "1", p.Addr().Next().String())
+	}
+	seen, err := capture.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen.Leaks == 0 {
+		t.Errorf("packets to pods in clear were not seen:\n%s", seen)
+	}
+}
+
+// runSpecs builds upstream's test binary and runs it.
 func runSpecs(ctx context.Context, report string) error {
 	specs, err := shared.builder.Program(ctx, "netpol.test")
 	if err != nil {

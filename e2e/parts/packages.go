@@ -10,7 +10,7 @@ import (
 // NodePackages are the Debian packages whose programs nodes and test images use.
 func NodePackages() []string {
 	return []string{
-		"bind9-dnsutils", "busybox-static", "conntrack", "curl", "dash", "ethtool", "iproute2", "iptables",
+		"bind9-dnsutils", "busybox-static", "conntrack", "curl", "dash", "ethtool", "iproute2", "iptables", "iputils-ping",
 		"kmod", "libseccomp2", "mount", "netcat-openbsd", "nftables", "procps", "util-linux",
 	}
 }
