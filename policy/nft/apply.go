@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/nftables"
 	"github.com/kithnet/kith/policy/ruleset"
-	"golang.org/x/sys/unix"
 )
 
 // errUnread is what Apply says when it does not know the table: at first, and after an error.
@@ -20,7 +20,7 @@ func (t *Table) Apply(ctx context.Context, tx ruleset.Transaction) error {
 	}
 	if err := t.apply(ctx, tx); err != nil {
 		t.sets = nil
-		return fmt.Errorf("write table %s: %w", ruleset.Table, err)
+		return fmt.Errorf("write table %s: %w", ruleset.Table, errors.Join(err, t.encode()))
 	}
 	for _, name := range tx.DeleteSets {
 		delete(t.sets, name)
@@ -38,15 +38,15 @@ func (t *Table) apply(ctx context.Context, tx ruleset.Transaction) error {
 	for _, s := range tx.AddSets {
 		t.sets[s.Name] = s
 	}
-	w := writer{table: t, batch: &t.batch, limit: t.limit}
-	w.begin()
-	if err := w.whole(ctx, tx); err != nil {
-		return err
+	w := writer{Table: t}
+	if t.replace {
+		t.conn.AddTable(t.kernel)
+		t.conn.DelTable(t.kernel)
+		t.conn.AddTable(t.kernel)
 	}
-	if w.batch.size() <= t.limit {
-		return w.flush(ctx)
+	if sizeOf(tx) <= t.limit {
+		return w.whole(ctx, tx)
 	}
-	w.begin()
 	for _, s := range stages(tx, t.sets) {
 		if err := w.stage(ctx, s); err != nil {
 			return err
@@ -57,26 +57,18 @@ func (t *Table) apply(ctx context.Context, tx ruleset.Transaction) error {
 
 // writer puts the parts of a transaction into batches.
 type writer struct {
-	table *Table
-	batch *batch
-	limit int
-}
-
-// begin starts the first batch.
-func (w *writer) begin() {
-	w.batch.reset()
-	if w.table.replace {
-		w.batch.table()
-		w.batch.deleteTable()
-		w.batch.table()
-	}
+	*Table
+	size int // of the batch, about
+	// list are elements of one set that are added or deleted together: in one message, which the kernel finds the set
+	// for only once.
+	list     []nftables.SetElement
+	listSize int
+	listOf   change
 }
 
 // whole puts everything into one batch. Within one the order matters only for references: what refers to a thing
 // comes after the thing is made, and goes before it is deleted.
 func (w *writer) whole(ctx context.Context, tx ruleset.Transaction) error {
-	uncut := *w
-	uncut.limit = int(^uint(0) >> 1)
 	s := stage{sets: byUse(tx.AddSets), chains: tx.AddChains, rules: tx.SetRules, deleteChains: tx.DeleteChains, deleteSets: tx.DeleteSets}
 	s.changes = make([]change, 0, len(tx.DeleteElements)+len(tx.AddElements))
 	for _, e := range tx.DeleteElements {
@@ -85,7 +77,10 @@ func (w *writer) whole(ctx context.Context, tx ruleset.Transaction) error {
 	for _, e := range tx.AddElements {
 		s.changes = append(s.changes, change{ElementChange: e})
 	}
-	return uncut.stage(ctx, s)
+	if err := w.stage(ctx, s); err != nil {
+		return err
+	}
+	return w.flush(ctx)
 }
 
 // stage writes one stage, beginning a new batch whenever the last is full.
@@ -94,16 +89,19 @@ func (w *writer) stage(ctx context.Context, s stage) error {
 		return err
 	}
 	for i, c := range s.changes {
+		size := sizeOfElement(c.ElementChange)
 		if i == 0 || !c.tied {
-			if err := w.makeRoom(ctx); err != nil {
+			if err := w.makeRoom(ctx, size); err != nil {
 				return err
 			}
 		}
-		if err := w.change(c); err != nil {
+		if err := w.change(c, size); err != nil {
 			return err
 		}
 	}
-	w.batch.closeList()
+	if err := w.closeList(); err != nil {
+		return err
+	}
 	for _, c := range s.rules {
 		if err := w.rules(ctx, c); err != nil {
 			return err
@@ -114,51 +112,78 @@ func (w *writer) stage(ctx context.Context, s stage) error {
 
 func (w *writer) structure(ctx context.Context, s stage) error {
 	if len(s.sets)+len(s.chains) > 0 {
-		w.batch.table()
+		w.conn.AddTable(w.kernel)
 	}
-	for _, set := range s.sets {
-		if err := w.makeRoom(ctx); err != nil {
+	for _, spec := range s.sets {
+		if err := w.makeRoom(ctx, sizeOfSet); err != nil {
 			return err
 		}
-		w.batch.addSet(set)
+		set, err := kernelSet(w.kernel, spec)
+		if err != nil {
+			return err
+		}
+		if err := w.conn.AddSet(set, nil); err != nil {
+			return fmt.Errorf("create set %s: %w", spec.Name, err)
+		}
 	}
-	for _, c := range s.chains {
-		if err := w.makeRoom(ctx); err != nil {
+	for _, spec := range s.chains {
+		if err := w.makeRoom(ctx, sizeOfChain); err != nil {
 			return err
 		}
-		if err := w.batch.addChain(c); err != nil {
+		chain, err := kernelChain(w.kernel, spec)
+		if err != nil {
 			return err
 		}
+		w.conn.AddChain(chain)
 	}
 	return nil
 }
 
-func (w *writer) change(c change) error {
-	spec, ok := w.table.sets[c.Set]
+func (w *writer) change(c change, size int) error {
+	spec, ok := w.sets[c.Set]
 	if !ok {
 		return fmt.Errorf("there is no set %s", c.Set)
 	}
 	if n := keyLen(spec.Key); len(c.Key.Low) != n || spec.Interval && len(c.Key.High) != n {
 		return fmt.Errorf("set %s: a key has %d and %d bytes, not %d", c.Set, len(c.Key.Low), len(c.Key.High), n)
 	}
-	typ := uint16(unix.NFT_MSG_NEWSETELEM)
-	if c.delete {
-		typ = unix.NFT_MSG_DELSETELEM
+	if w.listOf.Set != c.Set || w.listOf.delete != c.delete || w.listSize+size > maxList {
+		if err := w.closeList(); err != nil {
+			return err
+		}
 	}
-	w.batch.element(typ, spec, c.ElementChange)
+	w.list, w.listOf = appendElement(w.list, spec, c), c
+	w.listSize += size
 	return nil
+}
+
+// closeList ends the message that elements were put into. Every other message must wait for it.
+func (w *writer) closeList() error {
+	if len(w.list) == 0 {
+		return nil
+	}
+	set, write := &nftables.Set{Table: w.kernel, Name: w.listOf.Set}, w.conn.SetAddElements
+	if w.listOf.delete {
+		write = w.conn.SetDeleteElements
+	}
+	err := write(set, w.list)
+	w.list, w.listSize = w.list[:0], 0
+	return err
 }
 
 // rules sets the whole contents of a chain. It is never cut.
 func (w *writer) rules(ctx context.Context, c ruleset.Chain) error {
-	if err := w.makeRoom(ctx); err != nil {
+	if err := w.makeRoom(ctx, sizeOfRules(c)); err != nil {
 		return err
 	}
-	w.batch.flushChain(c.Name)
-	for _, rule := range c.Rules {
-		if err := w.batch.addRule(c.Name, rule, w.table.sets); err != nil {
+	chain := &nftables.Chain{Table: w.kernel, Name: c.Name}
+	w.conn.FlushChain(chain)
+	for _, r := range c.Rules {
+		rule, err := kernelRule(chain, r, w.sets)
+		if err != nil {
 			return err
 		}
+		w.conn.AddRule(rule)
 	}
 	return nil
 }
@@ -166,12 +191,15 @@ func (w *writer) rules(ctx context.Context, c ruleset.Chain) error {
 // deletions empties the chains first, since they may refer to each other and to the sets, whose elements may refer
 // to chains.
 func (w *writer) deletions(ctx context.Context, s stage) error {
+	flushChain := func(name string) { w.conn.FlushChain(&nftables.Chain{Table: w.kernel, Name: name}) }
+	deleteChain := func(name string) { w.conn.DelChain(&nftables.Chain{Table: w.kernel, Name: name}) }
+	deleteSet := func(name string) { w.conn.DelSet(&nftables.Set{Table: w.kernel, Name: name}) }
 	for _, step := range []struct {
 		names []string
 		do    func(string)
-	}{{s.deleteChains, w.batch.flushChain}, {s.deleteSets, w.batch.deleteSet}, {s.deleteChains, w.batch.deleteChain}} {
+	}{{s.deleteChains, flushChain}, {s.deleteSets, deleteSet}, {s.deleteChains, deleteChain}} {
 		for _, name := range step.names {
-			if err := w.makeRoom(ctx); err != nil {
+			if err := w.makeRoom(ctx, sizeOfDeletion); err != nil {
 				return err
 			}
 			step.do(name)
@@ -180,68 +208,26 @@ func (w *writer) deletions(ctx context.Context, s stage) error {
 	return nil
 }
 
-// makeRoom sends the batch if it is full.
-func (w *writer) makeRoom(ctx context.Context) error {
-	if w.batch.size() < w.limit {
-		return nil
+// makeRoom sends the batch if it would be too full with so much more.
+func (w *writer) makeRoom(ctx context.Context, size int) error {
+	if w.size > 0 && w.size+size > w.limit {
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
 	}
-	if err := w.flush(ctx); err != nil {
-		return err
-	}
-	w.batch.reset()
+	w.size += size
 	return nil
 }
 
 // flush sends the batch.
 func (w *writer) flush(ctx context.Context) error {
-	if len(w.batch.messages) == 0 {
-		return nil
-	}
-	if err := ctx.Err(); err != nil {
+	w.size = 0
+	if err := errors.Join(ctx.Err(), w.closeList()); err != nil {
 		return err
 	}
-	w.batch.finish()
-	refused, err := w.table.socket.transact(w.batch)
-	if err != nil {
-		return err
+	if err := w.conn.Flush(); err != nil {
+		return w.explain(err)
 	}
-	if len(refused) > 0 {
-		return w.explain(refused)
-	}
-	w.table.replace = false
+	w.replace = false
 	return nil
-}
-
-// explain makes an error of what the kernel refused. The first refusal tells why; those behind it often follow.
-func (w *writer) explain(refused []refusal) error {
-	f := refused[0]
-	more := ""
-	if len(refused) > 1 {
-		more = fmt.Sprintf(", and %d more", len(refused)-1)
-	}
-	if f.detail != "" {
-		more = ": " + f.detail + more
-	}
-	if f.index < 0 || f.index >= len(w.batch.messages) {
-		return fmt.Errorf("commit %d messages: %w%s", len(w.batch.messages), f.errno, more)
-	}
-	msg := w.batch.messages[f.index]
-	if msg.rule != nil {
-		return fmt.Errorf("%s %s: %s: %w%s", msg.verb, msg.name, msg.rule, f.errno, more)
-	}
-	return fmt.Errorf("%s %s%s: %w%s", msg.verb, msg.name, w.elementAt(msg, f.offset), f.errno, more)
-}
-
-// elementAt names the element that lies at an offset of a message.
-func (w *writer) elementAt(msg message, offset int) string {
-	spec, ok := w.table.sets[msg.name]
-	at := msg.start + offset
-	if !ok || offset == 0 || at >= len(w.batch.b) || msg.verb != verbAddElement && msg.verb != verbDeleteElement {
-		return ""
-	}
-	elem := attributes(w.batch.b[at:])
-	if len(elem) == 0 || elem[0].typ != unix.NFTA_LIST_ELEM {
-		return ""
-	}
-	return " element " + keyText(spec, parseElement(spec, elem[0].data).key)
 }

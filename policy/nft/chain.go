@@ -2,7 +2,10 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
 	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
 )
@@ -15,76 +18,42 @@ var hooks = [...]string{
 	unix.NF_INET_LOCAL_OUT: "output", unix.NF_INET_POST_ROUTING: "postrouting",
 }
 
-func hookNumber(name string) (uint32, error) {
-	for n, h := range hooks {
-		if h == name {
-			return uint32(n), nil
-		}
+// kernelChain is a chain as the library writes it.
+func kernelChain(table *nftables.Table, c ruleset.ChainSpec) (*nftables.Chain, error) {
+	chain := &nftables.Chain{Table: table, Name: c.Name}
+	if c.Hook == nil {
+		return chain, nil
 	}
-	return 0, fmt.Errorf("there is no hook %q", name)
-}
-
-func (m *batch) addChain(c ruleset.ChainSpec) error {
-	at := m.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, "create chain", c.Name)
-	m.str(unix.NFTA_CHAIN_TABLE, ruleset.Table)
-	m.str(unix.NFTA_CHAIN_NAME, c.Name)
-	if c.Hook != nil {
-		number, err := hookNumber(c.Hook.Name)
-		if err != nil {
-			return fmt.Errorf("create chain %s: %w", c.Name, err)
-		}
-		hook := m.open(unix.NFTA_CHAIN_HOOK)
-		m.u32(unix.NFTA_HOOK_HOOKNUM, number)
-		m.u32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority))
-		m.shut(hook)
-		m.u32(unix.NFTA_CHAIN_POLICY, nfAccept)
-		m.str(unix.NFTA_CHAIN_TYPE, c.Hook.Type)
+	number := slices.Index(hooks[:], c.Hook.Name)
+	if number < 0 {
+		return nil, fmt.Errorf("create chain %s: there is no hook %q", c.Name, c.Hook.Name)
 	}
-	m.end(at)
-	return nil
+	policy := nftables.ChainPolicyAccept
+	chain.Type, chain.Policy = nftables.ChainType(c.Hook.Type), &policy
+	chain.Hooknum = nftables.ChainHookRef(nftables.ChainHook(number))
+	chain.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(c.Hook.Priority))
+	return chain, nil
 }
 
-func (m *batch) deleteChain(name string) {
-	at := m.begin(unix.NFT_MSG_DELCHAIN, 0, "delete chain", name)
-	m.str(unix.NFTA_CHAIN_TABLE, ruleset.Table)
-	m.str(unix.NFTA_CHAIN_NAME, name)
-	m.end(at)
-}
-
-func (m *batch) flushChain(name string) {
-	at := m.begin(unix.NFT_MSG_DELRULE, 0, "empty chain", name)
-	m.str(unix.NFTA_RULE_TABLE, ruleset.Table)
-	m.str(unix.NFTA_RULE_CHAIN, name)
-	m.end(at)
-}
-
-func (m *batch) addRule(chain string, rule ruleset.Rule, specs map[string]ruleset.SetSpec) error {
-	instrs, err := instrsOf(rule, specs)
+// kernelRule is a rule as the library writes it.
+func kernelRule(chain *nftables.Chain, rule ruleset.Rule, specs map[string]ruleset.SetSpec) (*nftables.Rule, error) {
+	exprs, err := exprsOf(rule, specs)
 	if err != nil {
-		return fmt.Errorf("add rule to chain %s: %w", chain, err)
+		return nil, fmt.Errorf("add rule to chain %s: %w", chain.Name, err)
 	}
 	if len(rule.Comment) > maxComment {
-		return fmt.Errorf("add rule to chain %s: the comment has %d bytes; %d are allowed", chain, len(rule.Comment), maxComment)
+		return nil, fmt.Errorf("add rule to chain %s: the comment has %d bytes; %d are allowed", chain.Name, len(rule.Comment), maxComment)
 	}
-	at := m.begin(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain", chain)
-	m.messages[len(m.messages)-1].rule = rule
-	m.str(unix.NFTA_RULE_TABLE, ruleset.Table)
-	m.str(unix.NFTA_RULE_CHAIN, chain)
-	exprs := m.open(unix.NFTA_RULE_EXPRESSIONS)
-	for _, in := range instrs {
-		m.instr(in)
-	}
-	m.shut(exprs)
+	out := &nftables.Rule{Table: chain.Table, Chain: chain, Exprs: standIns(exprs)}
 	if rule.Comment != "" {
-		m.attr(unix.NFTA_RULE_USERDATA, userData(rule.Comment))
+		out.UserData = userdata.AppendString(nil, userdata.TypeComment, rule.Comment)
 	}
-	m.end(at)
-	return nil
+	return out, nil
 }
 
 // parseChain reads a chain. One that is not as the language has it gets a hook that no chain of ours has.
 func parseChain(b []byte) (table string, c ruleset.ChainSpec) {
-	typ, policy := "", uint32(nfAccept)
+	typ, policy := "", uint32(nftables.ChainPolicyAccept)
 	for _, a := range attributes(b) {
 		switch a.typ {
 		case unix.NFTA_CHAIN_TABLE:
@@ -101,7 +70,7 @@ func parseChain(b []byte) (table string, c ruleset.ChainSpec) {
 	}
 	if c.Hook != nil {
 		c.Hook.Type = typ
-		if policy != nfAccept {
+		if policy != uint32(nftables.ChainPolicyAccept) {
 			c.Hook.Type += " that drops"
 		}
 	}
@@ -123,7 +92,7 @@ func parseHook(b []byte) *ruleset.Hook {
 
 // parseRule reads a rule and the chain that it is in.
 func parseRule(b []byte, specs map[string]ruleset.SetSpec) (chain string, rule ruleset.Rule) {
-	var exprs, userdata []byte
+	var exprs, userData []byte
 	for _, a := range attributes(b) {
 		switch a.typ {
 		case unix.NFTA_RULE_CHAIN:
@@ -131,8 +100,8 @@ func parseRule(b []byte, specs map[string]ruleset.SetSpec) (chain string, rule r
 		case unix.NFTA_RULE_EXPRESSIONS:
 			exprs = a.data
 		case unix.NFTA_RULE_USERDATA:
-			userdata = a.data
+			userData = a.data
 		}
 	}
-	return chain, ruleOf(parseInstrs(exprs), userdata, specs)
+	return chain, ruleOf(parseExprs(exprs), parseComment(userData), specs)
 }

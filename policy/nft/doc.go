@@ -15,9 +15,13 @@
 //     transaction some batches may already be in the kernel.
 //   - What is written prints with `nft list ruleset` and loads again from that print.
 //
-// Messages are made here, on a plain netlink socket: google/nftables gives the numbers of the datatypes, but its
-// reader loses byte order conversions, the directions of connection keys and the key types of verdict maps, without
-// which a rule cannot be told from its neighbour; nor does it say which message of a batch was refused.
+// Writing goes through google/nftables: it makes the messages of rules (expr.*), chains, sets and elements. A socket
+// of ours delivers them, since v0.3.0 asks for an answer to every message, of which a few thousand overrun a socket,
+// does not say which message was refused, and cannot write two things that we need (see putright.go).
+//
+// Reading decodes the kernel's listings here, into the library's expressions: the library's own reader loses byte
+// order conversions, the directions of connection keys and the key types of verdict maps, without which a rule cannot
+// be told from its neighbour, and does not notice when somebody's change interrupts a listing.
 //
 // Out of scope: deciding what belongs in the table (package ruleset), and any table but this one. Stateful objects
 // and flowtables that somebody puts into our table are left alone: they do nothing until a rule names them, and

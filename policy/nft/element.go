@@ -4,77 +4,30 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	verbAddElement    = "add to set"
-	verbDeleteElement = "delete from set"
-)
-
-// element puts one element into the open list of its set, or starts a list. The elements of a list are added or
-// deleted in one message, which the kernel finds the set for only once.
-func (m *batch) element(typ uint16, spec ruleset.SetSpec, c ruleset.ElementChange) {
-	if m.list != 0 && (m.listType != typ || m.messages[len(m.messages)-1].name != c.Set || len(m.b)-m.list > maxList) {
-		m.closeList()
+// appendElement appends one element as the library writes it: a plain interval is two elements, where it begins and
+// the first key behind it.
+func appendElement(list []nftables.SetElement, spec ruleset.SetSpec, c change) []nftables.SetElement {
+	e := nftables.SetElement{Key: []byte(kernelKey(spec, c.Key.Low))}
+	switch {
+	case c.delete:
+	case spec.Data == ruleset.TypeVerdict:
+		e.VerdictData = kernelVerdict(c.Value.Verdict)
+	case spec.Data == ruleset.TypeClassID:
+		e.Val = []byte(native32(c.Value.Priority))
 	}
-	if m.list == 0 {
-		m.openList(typ, c.Set)
+	if isConcatOfIntervals(spec) {
+		e.KeyEnd = []byte(kernelKey(spec, c.Key.High))
 	}
-	if !spec.Interval || len(spec.Key) > 1 {
-		m.point(typ, spec, c)
-		return
+	list = append(list, e)
+	if end, ok := next(c.Key.High); ok && isPlainInterval(spec) {
+		list = append(list, nftables.SetElement{Key: []byte(end), IntervalEnd: true})
 	}
-	m.point(typ, spec, ruleset.ElementChange{Key: ruleset.Key{Low: c.Key.Low}, Value: c.Value})
-	if end, ok := next(c.Key.High); ok {
-		m.endOfInterval(end)
-	}
-}
-
-func (m *batch) openList(typ uint16, set string) {
-	verb, flags := verbAddElement, uint16(unix.NLM_F_CREATE)
-	if typ == unix.NFT_MSG_DELSETELEM {
-		verb, flags = verbDeleteElement, 0
-	}
-	m.begin(typ, flags, verb, set)
-	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table)
-	m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
-	m.list, m.listType = m.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS), typ
-}
-
-// closeList ends the message that elements were put into. Every other message must wait for it.
-func (m *batch) closeList() {
-	if m.list == 0 {
-		return
-	}
-	m.shut(m.list)
-	m.end(m.messages[len(m.messages)-1].start)
-	m.list = 0
-}
-
-func (m *batch) point(typ uint16, spec ruleset.SetSpec, c ruleset.ElementChange) {
-	elem := m.open(unix.NFTA_LIST_ELEM)
-	m.value(unix.NFTA_SET_ELEM_KEY, kernelKey(spec, c.Key.Low))
-	if spec.Interval && len(spec.Key) > 1 {
-		m.value(setElemKeyEnd, kernelKey(spec, c.Key.High))
-	}
-	if typ == unix.NFT_MSG_NEWSETELEM {
-		switch spec.Data {
-		case ruleset.TypeVerdict:
-			m.verdict(unix.NFTA_SET_ELEM_DATA, verdictCode(c.Value.Verdict.Kind), c.Value.Verdict.Chain)
-		case ruleset.TypeClassID:
-			m.value(unix.NFTA_SET_ELEM_DATA, native32(c.Value.Priority))
-		}
-	}
-	m.shut(elem)
-}
-
-func (m *batch) endOfInterval(end string) {
-	elem := m.open(unix.NFTA_LIST_ELEM)
-	m.value(unix.NFTA_SET_ELEM_KEY, end)
-	m.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
-	m.shut(elem)
+	return list
 }
 
 // kernelKey changes a key between network byte order and what the kernel holds. It is its own inverse. Sets without
@@ -117,15 +70,15 @@ func previous(key string) string {
 	return string(b)
 }
 
-// kernelElement is an element as the kernel shows it; end marks the first key behind an interval.
-type kernelElement struct {
+// shownElement is an element as the kernel shows it; end marks the first key behind an interval.
+type shownElement struct {
 	key   ruleset.Key
 	value ruleset.Value
 	end   bool
 }
 
-func parseElements(spec ruleset.SetSpec, b []byte) []kernelElement {
-	var out []kernelElement
+func parseElements(spec ruleset.SetSpec, b []byte) []shownElement {
+	var out []shownElement
 	for _, list := range attributes(b) {
 		if list.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
@@ -137,20 +90,20 @@ func parseElements(spec ruleset.SetSpec, b []byte) []kernelElement {
 	return out
 }
 
-func parseElement(spec ruleset.SetSpec, b []byte) kernelElement {
-	var e kernelElement
+func parseElement(spec ruleset.SetSpec, b []byte) shownElement {
+	var e shownElement
 	v := operandsOf(b)
 	e.key.Low = kernelKey(spec, padded(spec, v.nested(unix.NFTA_SET_ELEM_KEY)))
-	if spec.Interval && len(spec.Key) > 1 {
+	if isConcatOfIntervals(spec) {
 		e.key.High = e.key.Low
 		if high := v.nested(setElemKeyEnd); high != "" {
 			e.key.High = high
 		}
 	}
-	e.end = v.u32(unix.NFTA_SET_ELEM_FLAGS)&unix.NFT_SET_ELEM_INTERVAL_END != 0
-	switch data := v.data[unix.NFTA_SET_ELEM_DATA]; spec.Data {
+	e.end = number(v[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
+	switch spec.Data {
 	case ruleset.TypeVerdict:
-		e.value.Verdict, _ = verdictOf(parseVerdict(data))
+		e.value.Verdict = verdictOf(parseVerdict(v[unix.NFTA_SET_ELEM_DATA]))
 	case ruleset.TypeClassID:
 		if p := v.nested(unix.NFTA_SET_ELEM_DATA); len(p) == 4 {
 			e.value.Priority = fromNative32(p)
@@ -168,15 +121,15 @@ func padded(spec ruleset.SetSpec, key string) string {
 }
 
 // elementsOf joins what the kernel shows into elements: a plain interval is two entries there.
-func elementsOf(spec ruleset.SetSpec, in []kernelElement) map[ruleset.Key]ruleset.Value {
+func elementsOf(spec ruleset.SetSpec, in []shownElement) map[ruleset.Key]ruleset.Value {
 	out := make(map[ruleset.Key]ruleset.Value, len(in))
-	if !spec.Interval || len(spec.Key) > 1 {
+	if !isPlainInterval(spec) {
 		for _, e := range in {
 			out[e.key] = e.value
 		}
 		return out
 	}
-	slices.SortFunc(in, func(a, b kernelElement) int {
+	slices.SortFunc(in, func(a, b shownElement) int {
 		if c := strings.Compare(a.key.Low, b.key.Low); c != 0 || a.end == b.end {
 			return c
 		}

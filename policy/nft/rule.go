@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables/expr"
 	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
 )
@@ -13,50 +14,55 @@ import (
 const firstRegister = unix.NFT_REG_1
 
 const (
-	nfDrop        = 0  // NF_DROP
-	nfAccept      = 1  // NF_ACCEPT
 	tcpFlags      = 13 // offset in the TCP header
 	flagsOfSYN    = "\x02"
 	flagsCompared = "\x17" // fin, syn, rst, ack
 	ethernet      = "\x01\x00"
 )
 
+// What neither x/sys nor google/nftables has of the kernel's header: the connection keys that name an address of one
+// family.
+const (
+	ctSourceIP  expr.CtKey = 19 // NFT_CT_SRC_IP
+	ctSourceIP6 expr.CtKey = 21 // NFT_CT_SRC_IP6
+)
+
 // loads tell how the kernel loads each field; the register is filled in. iifname and so on are of the packet's
 // metadata, th is whatever transport header there is.
-var loads = [...]instr{
-	ruleset.InInterface:     {op: opMeta, key: unix.NFT_META_IIFNAME},
-	ruleset.OutInterface:    {op: opMeta, key: unix.NFT_META_OIFNAME},
-	ruleset.EtherSource:     {op: opPayload, key: unix.NFT_PAYLOAD_LL_HEADER, off: 6, size: 6},
-	ruleset.IPSource:        {op: opPayload, key: unix.NFT_PAYLOAD_NETWORK_HEADER, off: 12, size: 4},
-	ruleset.IPDestination:   {op: opPayload, key: unix.NFT_PAYLOAD_NETWORK_HEADER, off: 16, size: 4},
-	ruleset.IP6Source:       {op: opPayload, key: unix.NFT_PAYLOAD_NETWORK_HEADER, off: 8, size: 16},
-	ruleset.IP6Destination:  {op: opPayload, key: unix.NFT_PAYLOAD_NETWORK_HEADER, off: 24, size: 16},
-	ruleset.OriginalSource:  {op: opConnection, key: ctSourceIP, off: uint32(ruleset.Original)},
-	ruleset.OriginalSource6: {op: opConnection, key: ctSourceIP6, off: uint32(ruleset.Original)},
-	ruleset.ReplySource:     {op: opConnection, key: ctSourceIP, off: uint32(ruleset.Reply)},
-	ruleset.ReplySource6:    {op: opConnection, key: ctSourceIP6, off: uint32(ruleset.Reply)},
-	ruleset.L4Proto:         {op: opMeta, key: unix.NFT_META_L4PROTO},
-	ruleset.SourcePort:      {op: opPayload, key: unix.NFT_PAYLOAD_TRANSPORT_HEADER, off: 0, size: 2},
-	ruleset.DestinationPort: {op: opPayload, key: unix.NFT_PAYLOAD_TRANSPORT_HEADER, off: 2, size: 2},
-	ruleset.Priority:        {op: opMeta, key: unix.NFT_META_PRIORITY},
+var loads = [...]any{
+	ruleset.InInterface:     expr.Meta{Key: expr.MetaKeyIIFNAME},
+	ruleset.OutInterface:    expr.Meta{Key: expr.MetaKeyOIFNAME},
+	ruleset.EtherSource:     expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
+	ruleset.IPSource:        expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+	ruleset.IPDestination:   expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+	ruleset.IP6Source:       expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
+	ruleset.IP6Destination:  expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
+	ruleset.OriginalSource:  expr.Ct{Key: ctSourceIP, Direction: uint32(ruleset.Original)},
+	ruleset.OriginalSource6: expr.Ct{Key: ctSourceIP6, Direction: uint32(ruleset.Original)},
+	ruleset.ReplySource:     expr.Ct{Key: ctSourceIP, Direction: uint32(ruleset.Reply)},
+	ruleset.ReplySource6:    expr.Ct{Key: ctSourceIP6, Direction: uint32(ruleset.Reply)},
+	ruleset.L4Proto:         expr.Meta{Key: expr.MetaKeyL4PROTO},
+	ruleset.SourcePort:      expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+	ruleset.DestinationPort: expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	ruleset.Priority:        expr.Meta{Key: expr.MetaKeyPRIORITY},
 }
 
-var verdicts = [...]int{
-	ruleset.Accept: nfAccept, ruleset.Drop: nfDrop, ruleset.Return: unix.NFT_RETURN,
-	ruleset.Jump: unix.NFT_JUMP, ruleset.Goto: unix.NFT_GOTO,
+var verdicts = [...]expr.VerdictKind{
+	ruleset.Accept: expr.VerdictAccept, ruleset.Drop: expr.VerdictDrop, ruleset.Return: expr.VerdictReturn,
+	ruleset.Jump: expr.VerdictJump, ruleset.Goto: expr.VerdictGoto,
 }
 
-// ruleWriter turns a rule's expressions into instructions. It remembers what earlier instructions have already made
-// sure of: in a table of family inet, a field of one family must follow a check of the family, as the nft tool makes
-// and expects it.
+// ruleWriter turns a rule's expressions into the kernel's. It remembers what earlier ones have already made sure of:
+// in a table of family inet, a field of one family must follow a check of the family, as the nft tool makes and
+// expects it.
 type ruleWriter struct {
 	specs  map[string]ruleset.SetSpec
-	out    []instr
+	out    []expr.Any
 	family byte
 	ether  bool
 }
 
-func instrsOf(rule ruleset.Rule, specs map[string]ruleset.SetSpec) ([]instr, error) {
+func exprsOf(rule ruleset.Rule, specs map[string]ruleset.SetSpec) ([]expr.Any, error) {
 	w := ruleWriter{specs: specs}
 	for _, e := range rule.Exprs {
 		if err := w.expr(e); err != nil {
@@ -66,7 +72,7 @@ func instrsOf(rule ruleset.Rule, specs map[string]ruleset.SetSpec) ([]instr, err
 	return w.out, nil
 }
 
-func (w *ruleWriter) add(in ...instr) { w.out = append(w.out, in...) }
+func (w *ruleWriter) add(e ...expr.Any) { w.out = append(w.out, e...) }
 
 func (w *ruleWriter) expr(e ruleset.Expr) error {
 	switch e := e.(type) {
@@ -76,28 +82,26 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 		}
 		w.add(load(e.Field, firstRegister), compare(e.Op, interfaceName(e.Name)))
 	case ruleset.State:
-		w.add(instr{op: opConnection, key: unix.NFT_CT_STATE, reg: firstRegister},
-			instr{op: opMask, reg: firstRegister, size: 4, data: native32(uint32(e.States))},
-			compare(ruleset.NotEqual, native32(0)))
+		w.add(&expr.Ct{Key: expr.CtKeySTATE, Register: firstRegister}, mask(native32(uint32(e.States))), compare(ruleset.NotEqual, native32(0)))
 	case ruleset.Direction:
-		w.add(instr{op: opConnection, key: unix.NFT_CT_DIRECTION, reg: firstRegister}, compare(ruleset.Equal, string([]byte{byte(e.Of)})))
+		w.add(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: firstRegister}, compare(ruleset.Equal, string([]byte{byte(e.Of)})))
 	case ruleset.Protocol:
 		w.protocol(e.Number)
 	case ruleset.NotSYN:
 		w.protocol(unix.IPPROTO_TCP)
-		w.add(transport(tcpFlags), instr{op: opMask, reg: firstRegister, size: 1, data: flagsCompared}, compare(ruleset.NotEqual, flagsOfSYN))
+		w.add(transport(tcpFlags), mask(flagsCompared), compare(ruleset.NotEqual, flagsOfSYN))
 	case ruleset.ICMPType:
 		return w.icmp(e)
 	case ruleset.Lookup:
 		if err := w.key(e.Fields, e.Set); err != nil {
 			return err
 		}
-		w.add(instr{op: opLookup, reg: firstRegister, key: uint32(e.Op), data: e.Set})
+		w.add(&expr.Lookup{SourceRegister: firstRegister, SetName: e.Set, Invert: e.Op == ruleset.NotEqual})
 	case ruleset.VerdictMap:
 		if err := w.key(e.Fields, e.Map); err != nil {
 			return err
 		}
-		w.add(instr{op: opMap, reg: firstRegister, off: unix.NFT_REG_VERDICT, data: e.Map})
+		w.add(&expr.Lookup{SourceRegister: firstRegister, SetName: e.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
 	default:
 		return w.action(e)
 	}
@@ -105,21 +109,21 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 }
 
 func (w *ruleWriter) action(e ruleset.Expr) error {
-	setPriority := instr{op: opMetaSet, key: unix.NFT_META_PRIORITY, reg: firstRegister}
+	setPriority := &expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: firstRegister}
 	switch e := e.(type) {
 	case ruleset.PriorityMap:
 		if err := w.key([]ruleset.Field{e.Field}, e.Map); err != nil {
 			return err
 		}
-		w.add(instr{op: opMap, reg: firstRegister, off: firstRegister, data: e.Map}, setPriority)
+		w.add(&expr.Lookup{SourceRegister: firstRegister, SetName: e.Map, IsDestRegSet: true, DestRegister: firstRegister}, setPriority)
 	case ruleset.PriorityNone:
-		w.add(instr{op: opImmediate, reg: firstRegister, data: native32(0)}, setPriority)
+		w.add(&expr.Immediate{Register: firstRegister, Data: []byte(native32(0))}, setPriority)
 	case ruleset.Counter:
-		w.add(instr{op: opCounter})
+		w.add(&expr.Counter{})
 	case ruleset.Masquerade:
-		w.add(instr{op: opMasquerade})
+		w.add(&expr.Masq{})
 	case ruleset.Verdict:
-		w.add(instr{op: opVerdict, key: verdictCode(e.Kind), data: e.Chain})
+		w.add(kernelVerdict(e))
 	default:
 		return fmt.Errorf("the kernel edge does not know %T", e)
 	}
@@ -154,7 +158,7 @@ func (w *ruleWriter) key(fields []ruleset.Field, set string) error {
 		return fmt.Errorf("set %s has %d fields in its key, not %d", set, len(spec.Key), len(fields))
 	}
 	if slices.Contains(fields, ruleset.EtherSource) && !w.ether {
-		w.add(instr{op: opMeta, key: unix.NFT_META_IIFTYPE, reg: firstRegister}, compare(ruleset.Equal, ethernet))
+		w.add(&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: firstRegister}, compare(ruleset.Equal, ethernet))
 		w.ether = true
 	}
 	for _, f := range fields {
@@ -168,7 +172,9 @@ func (w *ruleWriter) key(fields []ruleset.Field, set string) error {
 			return fmt.Errorf("field %d of set %s is of type %s, not %s", i+1, set, spec.Key[i], f.Type())
 		}
 		w.add(load(f, register(word)))
-		w.add(swap(f.Type(), spec, register(word))...)
+		if f.Type() == ruleset.TypeClassID && isConcatOfIntervals(spec) {
+			w.add(swap(register(word)))
+		}
 		word += words(f.Type())
 	}
 	return nil
@@ -182,14 +188,14 @@ func (w *ruleWriter) needFamily(family byte) {
 	}
 	w.family = family
 	if !w.ether {
-		w.add(instr{op: opMeta, key: unix.NFT_META_NFPROTO, reg: firstRegister}, compare(ruleset.Equal, string([]byte{family})))
+		w.add(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: firstRegister}, compare(ruleset.Equal, string([]byte{family})))
 		return
 	}
 	ethertype := "\x08\x00"
 	if family == unix.NFPROTO_IPV6 {
 		ethertype = "\x86\xdd"
 	}
-	w.add(instr{op: opPayload, key: unix.NFT_PAYLOAD_LL_HEADER, off: 12, size: 2, reg: firstRegister}, compare(ruleset.Equal, ethertype))
+	w.add(&expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 12, Len: 2, DestRegister: firstRegister}, compare(ruleset.Equal, ethertype))
 }
 
 func familyOf(f ruleset.Field) byte {
@@ -202,31 +208,41 @@ func familyOf(f ruleset.Field) byte {
 	return 0
 }
 
-func load(f ruleset.Field, reg uint32) instr {
-	in := loads[f]
-	in.reg = reg
-	return in
+func load(f ruleset.Field, register uint32) expr.Any {
+	switch l := loads[f].(type) {
+	case expr.Payload:
+		l.DestRegister = register
+		return &l
+	case expr.Ct:
+		l.Register = register
+		return &l
+	default:
+		m := l.(expr.Meta)
+		m.Register = register
+		return &m
+	}
 }
 
 // swap is the change of byte order that a field of the machine's order needs before it can be compared by size in a
-// concatenation with intervals.
-func swap(t ruleset.Type, spec ruleset.SetSpec, reg uint32) []instr {
-	if spec.Interval && len(spec.Key) > 1 && t == ruleset.TypeClassID {
-		return []instr{{op: opSwap, reg: reg, key: 4, size: 4}}
-	}
-	return nil
+// concatenation with intervals. (For the single byte of l4proto some nft tools make one as well; some kernels refuse it.)
+func swap(register uint32) expr.Any {
+	return &expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 4, Size: 4}
 }
 
-// isIdleSwap tells the swap of a single byte that the nft tool makes in the same place. It does nothing, and recent
-// kernels refuse it.
-func isIdleSwap(in instr) bool { return in.op == opSwap && in.size == 1 }
-
-func transport(offset uint32) instr {
-	return instr{op: opPayload, key: unix.NFT_PAYLOAD_TRANSPORT_HEADER, off: offset, size: 1, reg: firstRegister}
+func transport(offset uint32) expr.Any {
+	return &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 1, DestRegister: firstRegister}
 }
 
-func compare(op ruleset.Op, data string) instr {
-	return instr{op: opCompare, key: uint32(op), reg: firstRegister, data: data}
+func mask(bits string) expr.Any {
+	return &expr.Bitwise{SourceRegister: firstRegister, DestRegister: firstRegister, Len: uint32(len(bits)), Mask: []byte(bits), Xor: make([]byte, len(bits))}
+}
+
+func compare(op ruleset.Op, data string) expr.Any {
+	return &expr.Cmp{Op: expr.CmpOp(op), Register: firstRegister, Data: []byte(data)}
+}
+
+func kernelVerdict(v ruleset.Verdict) *expr.Verdict {
+	return &expr.Verdict{Kind: verdicts[v.Kind], Chain: v.Chain}
 }
 
 // interfaceName is what the kernel compares: the whole name with its end, or only the part before the *.
@@ -246,5 +262,3 @@ func register(word int) uint32 {
 }
 
 func words(t ruleset.Type) int { return (t.Size() + 3) / 4 }
-
-func verdictCode(k ruleset.VerdictKind) uint32 { return uint32(int32(verdicts[k])) }

@@ -1,35 +1,34 @@
 package nft
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
 )
-
-// commentOfRule is the type of a rule's comment in its user data.
-const commentOfRule = 0
 
 // foreign is the comment of a rule that the language cannot say. No rule of the compiler bears it.
 const foreign = "not ours"
 
 // ruleOf reads a rule back. The check at the end makes it exact: a rule that the writer would not have written
 // just so is foreign.
-func ruleOf(in []instr, userdata []byte, specs map[string]ruleset.SetSpec) ruleset.Rule {
-	in = slices.DeleteFunc(slices.Clone(in), isIdleSwap)
+func ruleOf(in []expr.Any, comment string, specs map[string]ruleset.SetSpec) ruleset.Rule {
 	r := ruleReader{in: in}
-	rule := ruleset.Rule{Exprs: r.exprs(), Comment: parseComment(userdata)}
-	again, err := instrsOf(rule, specs)
-	if r.failed || err != nil || !slices.Equal(again, in) {
+	rule := ruleset.Rule{Exprs: r.exprs(), Comment: comment}
+	again, err := exprsOf(rule, specs)
+	if r.failed || err != nil || !reflect.DeepEqual(again, in) {
 		return ruleset.Rule{Comment: foreign}
 	}
 	return rule
 }
 
-// ruleReader reads expressions from instructions, left to right.
+// ruleReader reads the language's expressions from the kernel's, left to right.
 type ruleReader struct {
-	in     []instr
+	in     []expr.Any
 	failed bool
 }
 
@@ -44,23 +43,29 @@ func (r *ruleReader) exprs() []ruleset.Expr {
 	return out
 }
 
-// at is the i-th instruction from here, or none.
-func (r *ruleReader) at(i int) instr {
+// at is the i-th expression from here, or none.
+func (r *ruleReader) at(i int) expr.Any {
 	if i < len(r.in) {
 		return r.in[i]
 	}
-	return instr{}
+	return nil
 }
 
-// take moves on by n instructions.
+// take moves on by n expressions.
 func (r *ruleReader) take(n int) { r.in = r.in[min(n, len(r.in)):] }
 
 // dependency skips a check that the writer puts before fields of one family.
 func (r *ruleReader) dependency() bool {
-	in := r.at(0)
-	family := in.op == opMeta && (in.key == unix.NFT_META_NFPROTO || in.key == unix.NFT_META_IIFTYPE)
-	ethertype := in.op == opPayload && in.key == unix.NFT_PAYLOAD_LL_HEADER && in.off == 12
-	if !family && !ethertype {
+	switch e := r.at(0).(type) {
+	case *expr.Meta:
+		if e.Key != expr.MetaKeyNFPROTO && e.Key != expr.MetaKeyIIFTYPE {
+			return false
+		}
+	case *expr.Payload:
+		if e.Base != expr.PayloadBaseLLHeader || e.Offset != 12 {
+			return false
+		}
+	default:
 		return false
 	}
 	r.take(2)
@@ -68,54 +73,54 @@ func (r *ruleReader) dependency() bool {
 }
 
 func (r *ruleReader) expr() ruleset.Expr {
-	in, compared := r.at(0), r.at(1).op == opCompare
-	switch {
-	case in.op == opVerdict:
-		return r.verdict()
-	case in.op == opCounter:
+	switch e := r.at(0).(type) {
+	case *expr.Verdict:
+		r.take(1)
+		return verdictOf(e)
+	case *expr.Counter:
 		r.take(1)
 		return ruleset.Counter{}
-	case in.op == opMasquerade:
+	case *expr.Masq:
 		r.take(1)
 		return ruleset.Masquerade{}
-	case in.op == opImmediate:
+	case *expr.Immediate:
 		r.take(2)
 		return ruleset.PriorityNone{}
-	case in.op == opConnection && in.key == unix.NFT_CT_STATE:
-		return r.state()
-	case !compared:
-		return r.lookup()
+	case *expr.Ct:
+		if e.Key == expr.CtKeySTATE {
+			return r.state()
+		}
 	}
-	return r.comparison()
+	if cmp, ok := r.at(1).(*expr.Cmp); ok {
+		return r.comparison(cmp)
+	}
+	return r.lookup()
 }
 
-func (r *ruleReader) comparison() ruleset.Expr {
-	in, cmp := r.at(0), r.at(1)
-	switch {
-	case in == load(ruleset.InInterface, firstRegister):
+func (r *ruleReader) comparison(cmp *expr.Cmp) ruleset.Expr {
+	if ct, ok := r.at(0).(*expr.Ct); ok && ct.Key == expr.CtKeyDIRECTION {
 		r.take(2)
-		return ruleset.Interface{Field: ruleset.InInterface, Op: ruleset.Op(cmp.key), Name: nameOf(cmp.data)}
-	case in == load(ruleset.OutInterface, firstRegister):
+		return ruleset.Direction{Of: ruleset.CTDirection(firstByte(cmp))}
+	}
+	switch f, _ := fieldOf(r.at(0)); f {
+	case ruleset.InInterface, ruleset.OutInterface:
 		r.take(2)
-		return ruleset.Interface{Field: ruleset.OutInterface, Op: ruleset.Op(cmp.key), Name: nameOf(cmp.data)}
-	case in.op == opConnection && in.key == unix.NFT_CT_DIRECTION:
-		r.take(2)
-		return ruleset.Direction{Of: ruleset.CTDirection(firstByte(cmp.data))}
-	case in == load(ruleset.L4Proto, firstRegister):
-		return r.protocol()
+		return ruleset.Interface{Field: f, Op: ruleset.Op(cmp.Op), Name: nameOf(cmp.Data)}
+	case ruleset.L4Proto:
+		return r.protocol(firstByte(cmp))
 	}
 	return r.fail()
 }
 
 // protocol reads a protocol match, or what the writer puts behind one.
-func (r *ruleReader) protocol() ruleset.Expr {
-	number := firstByte(r.at(1).data)
+func (r *ruleReader) protocol(number byte) ruleset.Expr {
+	behind, ok := r.at(2).(*expr.Payload)
 	switch {
-	case r.at(2) == transport(tcpFlags):
+	case ok && behind.Offset == tcpFlags:
 		r.take(5)
 		return ruleset.NotSYN{}
-	case r.at(2) == transport(0):
-		e := ruleset.ICMPType{Protocol: number, Type: firstByte(r.at(3).data)}
+	case ok && behind.Len == 1:
+		e := ruleset.ICMPType{Protocol: number, Type: firstByte(r.at(3))}
 		r.take(4)
 		return e
 	}
@@ -124,104 +129,105 @@ func (r *ruleReader) protocol() ruleset.Expr {
 }
 
 func (r *ruleReader) state() ruleset.Expr {
-	mask := r.at(1).data
-	if len(mask) != 4 {
+	mask, ok := r.at(1).(*expr.Bitwise)
+	if !ok || len(mask.Mask) != 4 {
 		return r.fail()
 	}
 	r.take(3)
-	return ruleset.State{States: ruleset.CTState(fromNative32(mask))}
-}
-
-func (r *ruleReader) verdict() ruleset.Expr {
-	in := r.at(0)
-	r.take(1)
-	v, ok := verdictOf(in.key, in.data)
-	if !ok {
-		return r.fail()
-	}
-	return v
+	return ruleset.State{States: ruleset.CTState(fromNative32(string(mask.Mask)))}
 }
 
 // lookup reads the loads of a key and what is done with it.
 func (r *ruleReader) lookup() ruleset.Expr {
 	fields := r.fields()
-	in := r.at(0)
+	in, ok := r.at(0).(*expr.Lookup)
 	r.take(1)
 	switch {
-	case len(fields) == 0:
+	case !ok || len(fields) == 0:
 		return r.fail()
-	case in.op == opLookup:
-		return ruleset.Lookup{Fields: fields, Op: ruleset.Op(in.key), Set: in.data}
-	case in.op == opMap && in.off == unix.NFT_REG_VERDICT:
-		return ruleset.VerdictMap{Fields: fields, Map: in.data}
-	case in.op == opMap:
-		r.take(1)
-		return ruleset.PriorityMap{Field: fields[0], Map: in.data}
+	case !in.IsDestRegSet && in.Invert:
+		return ruleset.Lookup{Fields: fields, Op: ruleset.NotEqual, Set: in.SetName}
+	case !in.IsDestRegSet:
+		return ruleset.Lookup{Fields: fields, Set: in.SetName}
+	case in.DestRegister == unix.NFT_REG_VERDICT:
+		return ruleset.VerdictMap{Fields: fields, Map: in.SetName}
 	}
-	return r.fail()
+	r.take(1)
+	return ruleset.PriorityMap{Field: fields[0], Map: in.SetName}
 }
 
 func (r *ruleReader) fields() []ruleset.Field {
 	var out []ruleset.Field
-	for word := 0; word < 16; {
-		f := slices.IndexFunc(loads[:], func(l instr) bool { l.reg = register(word); return l == r.at(0) })
-		if f < 0 {
-			break
-		}
-		out = append(out, ruleset.Field(f))
-		word += words(ruleset.Field(f).Type())
+	for f, ok := fieldOf(r.at(0)); ok; f, ok = fieldOf(r.at(0)) {
+		out = append(out, f)
 		r.take(1)
-		if r.at(0).op == opSwap {
+		if _, swapped := r.at(0).(*expr.Byteorder); swapped {
 			r.take(1)
 		}
 	}
 	return out
 }
 
+// fieldOf tells which field an expression loads, into whatever register.
+func fieldOf(e expr.Any) (ruleset.Field, bool) {
+	var load any
+	switch e := e.(type) {
+	case *expr.Meta:
+		load = expr.Meta{Key: e.Key, SourceRegister: e.SourceRegister}
+	case *expr.Ct:
+		load = expr.Ct{Key: e.Key, SourceRegister: e.SourceRegister, Direction: e.Direction}
+	case *expr.Payload:
+		p := *e
+		p.DestRegister = 0
+		load = p
+	}
+	f := slices.Index(loads[:], load)
+	return ruleset.Field(f), f >= 0
+}
+
 func (r *ruleReader) fail() ruleset.Expr {
 	r.failed = true
-	return nil
+	return ruleset.Verdict{}
 }
 
-func verdictOf(code uint32, chain string) (ruleset.Verdict, bool) {
-	for kind, c := range verdicts {
-		if kind != int(ruleset.VerdictNone) && uint32(int32(c)) == code {
-			return ruleset.Verdict{Kind: ruleset.VerdictKind(kind), Chain: chain}, true
+// verdictOf is no verdict if it is none of the language's.
+func verdictOf(v *expr.Verdict) ruleset.Verdict {
+	for kind := ruleset.Accept; int(kind) < len(verdicts); kind++ {
+		if verdicts[kind] == v.Kind {
+			return ruleset.Verdict{Kind: kind, Chain: v.Chain}
 		}
 	}
-	return ruleset.Verdict{}, false
+	return ruleset.Verdict{}
 }
 
-func nameOf(compared string) string {
+func nameOf(compared []byte) string {
 	if len(compared) < unix.IFNAMSIZ {
-		return compared + "*"
+		return string(compared) + "*"
 	}
-	return strings.TrimRight(compared, "\x00")
+	return strings.TrimRight(string(compared), "\x00")
 }
 
-func firstByte(s string) byte {
-	if s == "" {
-		return 0
+// firstByte is what a comparison of one byte compares with.
+func firstByte(e expr.Any) byte {
+	if cmp, ok := e.(*expr.Cmp); ok && len(cmp.Data) > 0 {
+		return cmp.Data[0]
 	}
-	return s[0]
+	return 0
 }
 
-// parseComment reads the comment from a rule's user data: a sequence of type, length, value.
-func parseComment(userdata []byte) string {
-	for len(userdata) >= 2 {
-		typ, n := userdata[0], int(userdata[1])
-		userdata = userdata[2:]
-		if n > len(userdata) {
+// parseComment reads the comment from a rule's user data: a sequence of type, length, value. (The reader in package
+// userdata would fall over data that is cut short.)
+func parseComment(data []byte) string {
+	for len(data) >= 2 {
+		typ, n := userdata.Type(data[0]), int(data[1])
+		data = data[2:]
+		if n > len(data) {
 			return foreign
 		}
-		if typ == commentOfRule {
-			return text(userdata[:n])
+		if typ == userdata.TypeComment {
+			return text(data[:n])
 		}
-		userdata = userdata[n:]
+		data = data[n:]
 	}
 	return ""
-}
-
-func userData(comment string) string {
-	return string([]byte{commentOfRule, byte(len(comment) + 1)}) + comment + "\x00"
 }

@@ -2,70 +2,82 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
 )
 
 // What x/sys does not have of the kernel's header.
 const (
-	setConcat       = 0x80 // NFT_SET_CONCAT
-	setDescConcat   = 2    // NFTA_SET_DESC_CONCAT
-	setFieldLen     = 1    // NFTA_SET_FIELD_LEN
-	setElemKeyEnd   = 10   // NFTA_SET_ELEM_KEY_END
-	dataTypeVerdict = 0xffffff00
+	setConcat     = nftables.NFT_SET_CONCAT
+	setElemKeyEnd = nftables.NFTA_SET_ELEM_KEY_END
 )
 
-// User data of a set: in which byte order its keys and data are, for the nft tool.
-const (
-	udataKeyOrder  = 0
-	udataDataOrder = 1
-	orderMixed     = 0
-	orderMachine   = 1
-	orderNetwork   = 2
-)
-
-// datatype is the nft tool's number of a type.
-func datatype(t ruleset.Type) uint32 {
+// datatype is the nft tool's description of a type.
+func datatype(t ruleset.Type) nftables.SetDatatype {
 	switch t {
 	case ruleset.TypeIfName:
-		return nftables.TypeIFName.GetNFTMagic()
+		return nftables.TypeIFName
 	case ruleset.TypeEtherAddr:
-		return nftables.TypeEtherAddr.GetNFTMagic()
+		return nftables.TypeEtherAddr
 	case ruleset.TypeIPv4Addr:
-		return nftables.TypeIPAddr.GetNFTMagic()
+		return nftables.TypeIPAddr
 	case ruleset.TypeIPv6Addr:
-		return nftables.TypeIP6Addr.GetNFTMagic()
+		return nftables.TypeIP6Addr
 	case ruleset.TypeInetProto:
-		return nftables.TypeInetProto.GetNFTMagic()
+		return nftables.TypeInetProto
 	case ruleset.TypeInetService:
-		return nftables.TypeInetService.GetNFTMagic()
+		return nftables.TypeInetService
 	case ruleset.TypeClassID:
-		return nftables.TypeClassID.GetNFTMagic()
+		return nftables.TypeClassID
 	case ruleset.TypeVerdict:
-		return dataTypeVerdict
+		return nftables.TypeVerdict
 	}
-	return 0
+	return nftables.TypeInvalid
 }
 
 func typeOf(number uint32) ruleset.Type {
-	for t := ruleset.TypeIfName; t <= ruleset.TypeVerdict; t++ {
-		if datatype(t) == number {
+	for t := ruleset.TypeIfName; t < ruleset.TypeVerdict; t++ {
+		if d := datatype(t); d.GetNFTMagic() == number {
 			return t
 		}
+	}
+	if number == unix.NFT_DATA_VERDICT {
+		return ruleset.TypeVerdict
 	}
 	return ruleset.TypeNone
 }
 
-// keyType is the concatenation of the fields' datatypes, six bits each.
-func keyType(key []ruleset.Type) (number uint32) {
-	for _, t := range key {
-		number = number<<nftables.SetConcatTypeBits | datatype(t)
+// kernelSet is a set as the library writes it.
+func kernelSet(table *nftables.Table, s ruleset.SetSpec) (*nftables.Set, error) {
+	set := &nftables.Set{
+		Table: table, Name: s.Name, Interval: s.Interval, Concatenation: isConcatOfIntervals(s),
+		IsMap: s.Data != ruleset.TypeNone, KeyType: datatype(s.Key[0]), DataType: datatype(s.Data),
 	}
-	return number
+	switch {
+	case len(s.Key) > 1:
+		fields := make([]nftables.SetDatatype, len(s.Key))
+		for i, t := range s.Key {
+			fields[i] = datatype(t)
+		}
+		var err error
+		if set.KeyType, err = nftables.ConcatSetType(fields...); err != nil {
+			return nil, fmt.Errorf("create set %s: %w", s.Name, err)
+		}
+	case s.Key[0] == ruleset.TypeClassID || s.Key[0] == ruleset.TypeIfName || s.Data == ruleset.TypeClassID:
+		set.KeyByteOrder = binaryutil.NativeEndian // of the data, if there is some: see putright.go
+	default:
+		set.KeyByteOrder = binaryutil.BigEndian
+	}
+	return set, nil
 }
+
+// isConcatOfIntervals tells the sets in which the kernel compares intervals field by field.
+func isConcatOfIntervals(s ruleset.SetSpec) bool { return s.Interval && len(s.Key) > 1 }
 
 // keyLen is a key's length: fields of a concatenation fill whole words.
 func keyLen(key []ruleset.Type) (n int) {
@@ -81,9 +93,9 @@ func keyLen(key []ruleset.Type) (n int) {
 func setFlags(s ruleset.SetSpec) (flags uint32) {
 	if s.Interval {
 		flags |= unix.NFT_SET_INTERVAL
-		if len(s.Key) > 1 {
-			flags |= setConcat
-		}
+	}
+	if isConcatOfIntervals(s) {
+		flags |= setConcat
 	}
 	if s.Data != ruleset.TypeNone {
 		flags |= unix.NFT_SET_MAP
@@ -91,70 +103,16 @@ func setFlags(s ruleset.SetSpec) (flags uint32) {
 	return flags
 }
 
-func (m *batch) addSet(s ruleset.SetSpec) {
-	at := m.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "create set", s.Name)
-	m.str(unix.NFTA_SET_TABLE, ruleset.Table)
-	m.str(unix.NFTA_SET_NAME, s.Name)
-	m.u32(unix.NFTA_SET_FLAGS, setFlags(s))
-	m.u32(unix.NFTA_SET_KEY_TYPE, keyType(s.Key))
-	m.u32(unix.NFTA_SET_KEY_LEN, uint32(keyLen(s.Key)))
-	m.u32(unix.NFTA_SET_ID, uint32(len(m.messages)))
-	userdata := order(udataKeyOrder, s.Key...)
-	if s.Data != ruleset.TypeNone {
-		m.u32(unix.NFTA_SET_DATA_TYPE, datatype(s.Data))
-		m.u32(unix.NFTA_SET_DATA_LEN, uint32(s.Data.Size()))
-		userdata += order(udataDataOrder, s.Data)
-	}
-	if setFlags(s)&setConcat != 0 {
-		m.describe(s.Key)
-	}
-	m.attr(unix.NFTA_SET_USERDATA, userdata)
-	m.end(at)
-}
-
-// describe gives the lengths of a concatenation's fields, by which the kernel compares intervals field by field.
-func (m *batch) describe(key []ruleset.Type) {
-	desc := m.open(unix.NFTA_SET_DESC)
-	concat := m.open(setDescConcat)
-	for _, t := range key {
-		elem := m.open(unix.NFTA_LIST_ELEM)
-		m.u32(setFieldLen, uint32(t.Size()))
-		m.shut(elem)
-	}
-	m.shut(concat)
-	m.shut(desc)
-}
-
-func order(udata byte, types ...ruleset.Type) string {
-	o := uint32(orderNetwork)
-	switch {
-	case len(types) > 1 || types[0] == ruleset.TypeVerdict:
-		o = orderMixed
-	case machineOrder(types[0]):
-		o = orderMachine
-	}
-	return string(append([]byte{udata, 4}, native32(o)...))
-}
-
-func machineOrder(t ruleset.Type) bool { return t == ruleset.TypeClassID || t == ruleset.TypeIfName }
-
-func (m *batch) deleteSet(name string) {
-	at := m.begin(unix.NFT_MSG_DELSET, 0, "delete set", name)
-	m.str(unix.NFTA_SET_TABLE, ruleset.Table)
-	m.str(unix.NFTA_SET_NAME, name)
-	m.end(at)
-}
-
-// kernelSet is a set as the kernel shows it. Anonymous sets belong to a rule and go with it.
-type kernelSet struct {
+// shownSet is a set as the kernel shows it. Anonymous sets belong to a rule and go with it.
+type shownSet struct {
 	table     string
 	spec      ruleset.SetSpec
 	anonymous bool
 }
 
 // parseSet reads a set. One that the language cannot say has no key type.
-func parseSet(b []byte) kernelSet {
-	var s kernelSet
+func parseSet(b []byte) shownSet {
+	var s shownSet
 	var flags, key, data, length uint32
 	for _, a := range attributes(b) {
 		switch a.typ {

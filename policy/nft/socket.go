@@ -14,20 +14,18 @@ const (
 	socketBuffer = 8 << 20
 	// attempts is how often a listing is begun again when somebody's transaction, in whatever table, interrupts it.
 	attempts = 50
-	// What x/sys does not have of the kernel's header.
-	flagDumpInterrupted = 0x10
-	flagExtendedError   = 0x200
-	errorMessage        = 1 // NLMSGERR_ATTR_MSG
-	errorOffset         = 2 // NLMSGERR_ATTR_OFFS
+	// sizeofNfgenmsg is how much comes before the attributes of a message: the family, a version, a resource.
+	sizeofNfgenmsg = 4
 )
 
 // socket is a netlink socket that speaks to nftables. The kernel works a message off while it is being sent, so
-// answers are there when send returns.
+// answers are there when sending returns.
 type socket struct {
 	conn *netlink.Conn
 	raw  syscall.RawConn
 	port uint32
 	seq  uint32
+	out  []byte
 	buf  []byte
 }
 
@@ -36,7 +34,7 @@ func dial(ns int) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter socket: %w", err)
 	}
-	s := &socket{conn: conn, seq: 1, buf: make([]byte, 1<<16)}
+	s := &socket{conn: conn, buf: make([]byte, 1<<16)}
 	if err := s.setUp(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up netfilter socket: %w", err), conn.Close())
 	}
@@ -61,10 +59,23 @@ func (s *socket) setUp() error {
 	return nil
 }
 
-func (s *socket) send(b []byte) error {
+// send numbers the messages and sends them as one. It does without the methods of conn, which start a goroutine each
+// time: that costs as much as all the rest of a small batch.
+func (s *socket) send(messages []netlink.Message) error {
+	s.out = s.out[:0]
+	for i := range messages {
+		h := &messages[i].Header
+		s.seq++
+		h.Sequence = s.seq
+		s.out = binary.NativeEndian.AppendUint32(s.out, uint32(unix.SizeofNlMsghdr+len(messages[i].Data)))
+		s.out = binary.NativeEndian.AppendUint16(s.out, uint16(h.Type))
+		s.out = binary.NativeEndian.AppendUint16(s.out, uint16(h.Flags))
+		s.out = binary.NativeEndian.AppendUint32(s.out, h.Sequence)
+		s.out = append(append(s.out, 0, 0, 0, 0), messages[i].Data...)
+	}
 	var err error
 	werr := s.raw.Write(func(fd uintptr) bool {
-		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		err = unix.Sendto(int(fd), s.out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	return errors.Join(werr, err)
@@ -86,9 +97,10 @@ func (s *socket) receive() ([]byte, error) {
 
 // reply is one message from the kernel.
 type reply struct {
-	typ, flags uint16
-	seq        uint32
-	data       []byte
+	typ   uint16
+	flags netlink.HeaderFlags
+	seq   uint32
+	data  []byte
 }
 
 func replies(b []byte) []reply {
@@ -98,55 +110,11 @@ func replies(b []byte) []reply {
 		if n < unix.SizeofNlMsghdr || n > len(b) {
 			break
 		}
-		out = append(out, reply{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]),
+		out = append(out, reply{binary.NativeEndian.Uint16(b[4:]), netlink.HeaderFlags(binary.NativeEndian.Uint16(b[6:])),
 			binary.NativeEndian.Uint32(b[8:]), b[unix.SizeofNlMsghdr:n]})
 		b = b[min(len(b), (n+3)&^3):]
 	}
 	return out
-}
-
-// refusal is why the kernel did not take a message.
-type refusal struct {
-	index  int // of the message in its batch; -1: the batch as a whole
-	errno  unix.Errno
-	detail string
-	offset int // of the attribute at fault in the message; 0: none
-}
-
-// transact sends a finished batch and gives what the kernel refused of it: nothing if it took all.
-func (s *socket) transact(m *batch) ([]refusal, error) {
-	if err := s.drain(); err != nil {
-		return nil, err
-	}
-	first := s.seq
-	m.number(first)
-	s.seq += uint32(len(m.messages)) + 2
-	if err := s.send(m.b); err != nil {
-		return nil, fmt.Errorf("send %d bytes to the kernel: %w", len(m.b), err)
-	}
-	var refused []refusal
-	answered := false
-	for {
-		b, err := s.receive()
-		if err != nil {
-			return nil, fmt.Errorf("read the kernel's answer: %w", err)
-		}
-		if b == nil {
-			break
-		}
-		for _, r := range replies(b) {
-			if f, ok := parseRefusal(r, first); ok {
-				answered = true
-				if f.errno != 0 {
-					refused = append(refused, f)
-				}
-			}
-		}
-	}
-	if !answered {
-		return nil, errors.New("the kernel gave no answer")
-	}
-	return refused, nil
 }
 
 // drain throws away what an earlier exchange left.
@@ -162,51 +130,30 @@ func (s *socket) drain() error {
 	}
 }
 
-func parseRefusal(r reply, first uint32) (refusal, bool) {
-	const fixed = 4 + unix.SizeofNlMsghdr
-	if r.typ != unix.NLMSG_ERROR || len(r.data) < fixed || r.seq < first {
-		return refusal{}, false
-	}
-	f := refusal{index: int(r.seq-first) - 1, errno: unix.Errno(-int32(binary.NativeEndian.Uint32(r.data)))}
-	if r.flags&flagExtendedError == 0 {
-		return f, true
-	}
-	for _, a := range attributes(r.data[fixed:]) {
-		switch {
-		case a.typ == errorMessage:
-			f.detail = text(a.data)
-		case a.typ == errorOffset && len(a.data) == 4:
-			f.offset = int(binary.NativeEndian.Uint32(a.data))
-		}
-	}
-	return f, true
-}
-
 var errInterrupted = errors.New("other transactions interrupted the listing again and again")
 
-// dump lists what the kernel has of one kind; fill adds the attributes that narrow it down.
-func (s *socket) dump(typ uint16, fill func(*batch)) ([][]byte, error) {
+// dump lists what the kernel has of one kind, narrowed down by attributes.
+func (s *socket) dump(typ uint16, narrow ...netlink.Attribute) ([][]byte, error) {
 	err := errInterrupted
 	for range attempts {
 		var out [][]byte
-		if out, err = s.list(typ, unix.NLM_F_DUMP, fill); !errors.Is(err, errInterrupted) {
+		if out, err = s.list(typ, netlink.Dump, narrow...); !errors.Is(err, errInterrupted) {
 			return out, err
 		}
 	}
 	return nil, err
 }
 
-func (s *socket) list(typ, flags uint16, fill func(*batch)) ([][]byte, error) {
+func (s *socket) list(typ uint16, flags netlink.HeaderFlags, narrow ...netlink.Attribute) ([][]byte, error) {
 	if err := s.drain(); err != nil {
 		return nil, err
 	}
-	var m batch
-	at := m.begin(typ, flags, "", "")
-	fill(&m)
-	m.end(at)
-	m.number(s.seq)
-	s.seq++
-	if err := s.send(m.b); err != nil {
+	data, err := netlink.MarshalAttributes(narrow)
+	if err != nil {
+		return nil, err
+	}
+	header := netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ), Flags: netlink.Request | flags}
+	if err := s.send([]netlink.Message{{Header: header, Data: append([]byte{unix.NFPROTO_INET, 0, 0, 0}, data...)}}); err != nil {
 		return nil, err
 	}
 	var out [][]byte
@@ -219,7 +166,7 @@ func (s *socket) list(typ, flags uint16, fill func(*batch)) ([][]byte, error) {
 			return out, nil
 		}
 		for _, r := range replies(b) {
-			interrupted = interrupted || r.flags&flagDumpInterrupted != 0
+			interrupted = interrupted || r.flags&netlink.DumpInterrupted != 0
 			switch done, err := ended(r); {
 			case err != nil:
 				return nil, err

@@ -5,19 +5,22 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/nftables"
 	"github.com/kithnet/kith/policy/ruleset"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// defaultBatch is how much goes into one atomic batch: some 20,000 elements, or 3,000 chains' rules.
+// defaultBatch is how much goes into one atomic batch: some 50,000 addresses, or 250 chains' rules.
 const defaultBatch = 2 << 20
 
 // Table is the table inet kith of one network namespace. One goroutine may use it at a time; Watch runs beside it.
 type Table struct {
+	conn   *nftables.Conn // makes the messages that socket sends
+	kernel *nftables.Table
 	socket *socket
 	events *socket
 	limit  int
-	batch  batch
 	// sets are the sets that the kernel has; nil when that is not known.
 	sets map[string]ruleset.SetSpec
 	// replace says that the table must go before anything can hold in it.
@@ -35,7 +38,7 @@ type options struct {
 // InNamespace works in the network namespace of an open file instead of the process's own.
 func InNamespace(fd int) Option { return func(o *options) { o.namespace = fd } }
 
-// BatchLimit sets after how many bytes of messages a transaction is cut into several batches.
+// BatchLimit sets after how many bytes of messages, about, a transaction is cut into several batches.
 func BatchLimit(bytes int) Option { return func(o *options) { o.limit = bytes } }
 
 // Open connects to the kernel. Changes that others make from now on are what Watch tells.
@@ -55,7 +58,8 @@ func Open(opts ...Option) (*Table, error) {
 	if err := listen(events, s.port); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for changes of tables: %w", err), s.conn.Close(), events.conn.Close())
 	}
-	return &Table{socket: s, events: events, limit: o.limit}, nil
+	t := &Table{socket: s, events: events, limit: o.limit, kernel: &nftables.Table{Name: ruleset.Table, Family: nftables.TableFamilyINet}}
+	return t, t.encode()
 }
 
 // Close ends the connection and Watch. The table stays.
@@ -86,7 +90,7 @@ func (t *Table) Read(ctx context.Context) (ruleset.Ruleset, error) {
 
 // readTable says whether there is a table that is switched on.
 func (t *Table) readTable() (bool, error) {
-	tables, err := t.socket.list(unix.NFT_MSG_GETTABLE, 0, func(m *batch) { m.str(unix.NFTA_TABLE_NAME, ruleset.Table) })
+	tables, err := t.socket.list(unix.NFT_MSG_GETTABLE, 0, named(unix.NFTA_TABLE_NAME, ruleset.Table))
 	if errors.Is(err, unix.ENOENT) || err == nil && len(tables) == 0 {
 		return false, nil
 	}
@@ -102,7 +106,7 @@ func (t *Table) readTable() (bool, error) {
 }
 
 func (t *Table) readSets(ctx context.Context, have ruleset.Ruleset) (map[string]ruleset.SetSpec, error) {
-	sets, err := t.socket.dump(unix.NFT_MSG_GETSET, func(m *batch) { m.str(unix.NFTA_SET_TABLE, ruleset.Table) })
+	sets, err := t.socket.dump(unix.NFT_MSG_GETSET, named(unix.NFTA_SET_TABLE, ruleset.Table))
 	if err != nil {
 		return nil, fmt.Errorf("list sets: %w", err)
 	}
@@ -129,14 +133,12 @@ func (t *Table) readElements(spec ruleset.SetSpec) (map[ruleset.Key]ruleset.Valu
 	if len(spec.Key) == 0 {
 		return map[ruleset.Key]ruleset.Value{}, nil
 	}
-	lists, err := t.socket.dump(unix.NFT_MSG_GETSETELEM, func(m *batch) {
-		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table)
-		m.str(unix.NFTA_SET_ELEM_LIST_SET, spec.Name)
-	})
+	lists, err := t.socket.dump(unix.NFT_MSG_GETSETELEM,
+		named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table), named(unix.NFTA_SET_ELEM_LIST_SET, spec.Name))
 	if err != nil {
 		return nil, err
 	}
-	var elements []kernelElement
+	var elements []shownElement
 	for _, b := range lists {
 		elements = append(elements, parseElements(spec, b)...)
 	}
@@ -144,7 +146,7 @@ func (t *Table) readElements(spec ruleset.SetSpec) (map[ruleset.Key]ruleset.Valu
 }
 
 func (t *Table) readChains(have ruleset.Ruleset, specs map[string]ruleset.SetSpec) error {
-	chains, err := t.socket.dump(unix.NFT_MSG_GETCHAIN, func(m *batch) { m.str(unix.NFTA_CHAIN_TABLE, ruleset.Table) })
+	chains, err := t.socket.dump(unix.NFT_MSG_GETCHAIN, named(unix.NFTA_CHAIN_TABLE, ruleset.Table))
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
@@ -153,7 +155,7 @@ func (t *Table) readChains(have ruleset.Ruleset, specs map[string]ruleset.SetSpe
 			have.Chains[c.Name] = &ruleset.Chain{ChainSpec: c}
 		}
 	}
-	rules, err := t.socket.dump(unix.NFT_MSG_GETRULE, func(m *batch) { m.str(unix.NFTA_RULE_TABLE, ruleset.Table) })
+	rules, err := t.socket.dump(unix.NFT_MSG_GETRULE, named(unix.NFTA_RULE_TABLE, ruleset.Table))
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}
@@ -164,4 +166,8 @@ func (t *Table) readChains(have ruleset.Ruleset, specs map[string]ruleset.SetSpe
 		}
 	}
 	return nil
+}
+
+func named(typ uint16, name string) netlink.Attribute {
+	return netlink.Attribute{Type: typ, Data: []byte(name + "\x00")}
 }
