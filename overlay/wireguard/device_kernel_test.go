@@ -227,11 +227,15 @@ func (n *node) awaitChange(what string) {
 	}
 }
 
-// settle takes the signals of the agent's own work.
+// settle takes the signals of the agent's own work, and does what an agent does at each: the kernel may have been
+// half way through a change when the one before was answered.
 func (n *node) settle() {
 	for {
 		select {
 		case <-n.dev.Changed():
+			if plan := n.plan(); !plan.Empty() {
+				n.reconcile()
+			}
 		case <-time.After(200 * time.Millisecond):
 			return
 		}

@@ -189,15 +189,16 @@ func needRoot() error {
 	return nil
 }
 
-func guest(ctx context.Context, r runner) error { return endToEnd(ctx, r, "./guest/...") }
+func guest(ctx context.Context, r runner) error { return endToEnd(ctx, r, "./guest/...", "30m") }
 
-func cluster(ctx context.Context, r runner) error { return endToEnd(ctx, r, ".") }
+// cluster may have to compile Kubernetes first.
+func cluster(ctx context.Context, r runner) error { return endToEnd(ctx, r, ".", "70m") }
 
-func kind(ctx context.Context, r runner) error { return endToEnd(ctx, r, "./kind/...") }
+func kind(ctx context.Context, r runner) error { return endToEnd(ctx, r, "./kind/...", "40m") }
 
-func endToEnd(ctx context.Context, r runner, pkg string) error {
+func endToEnd(ctx context.Context, r runner, pkg, limit string) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	return r.run(ctx, command{dir: "e2e", args: []string{"go", "test", "-tags", "e2e", "-count=1", "-v", "-timeout", "90m", pkg}})
+	return r.run(ctx, command{dir: "e2e", args: []string{"go", "test", "-tags", "e2e", "-count=1", "-v", "-timeout", limit, pkg}})
 }
