@@ -65,7 +65,7 @@ const (
 	secretLength   = 32
 	streamTimeout  = 5 * time.Second
 	updateTimeout  = 5 * time.Second
-	reclaimTimeout = time.Second
+	reclaimTimeout = time.Millisecond
 )
 
 // Gossip is this node's part in the cluster's gossip.
@@ -107,7 +107,7 @@ func (g *Gossip) listConfig() *memberlist.Config {
 	c.ProbeInterval = g.config.Intervals.Probe
 	c.ProbeTimeout = g.config.Intervals.Probe / 2
 	c.GossipInterval = g.config.Intervals.Gossip
-	// A node may come back under another address soon after it died.
+	// A node may come back under another address as soon as it is known to be dead.
 	c.DeadNodeReclaimTime = reclaimTimeout
 	c.Delegate = g.record
 	c.Events = g.roster
