@@ -16,7 +16,7 @@ import (
 
 const (
 	testPort = 17946
-	patience = 30 * time.Second
+	patience = 90 * time.Second
 )
 
 // member is one node's gossip on a loopback address of its own.
