@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"golang.org/x/sys/unix"
 
+	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/cni/conflist"
 	"github.com/kithnet/kith/cni/ipam"
 )
@@ -112,9 +113,12 @@ func (n *node) add(t *testing.T, id, netns string) *libcni.RuntimeConf {
 	return conf
 }
 
-// left returns what there is on the node of any attachment.
+// left returns what there is on the node of any attachment, once the agent has had the time to finish pending DELs.
 func (n *node) left(t *testing.T) string {
 	t.Helper()
+	for end := time.Now().Add(40 * time.Second); n.pending() > 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	n.stop(t, syscall.SIGTERM)
 	defer n.start(t)
 	store, err := ipam.Open(filepath.Join(n.dir, "ipam"))
@@ -128,7 +132,7 @@ func (n *node) left(t *testing.T) string {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"gate", "run/pending-del"} {
+	for _, dir := range []string{"gate", filepath.Join("run", cni.PendingDir)} {
 		entries, _ := os.ReadDir(filepath.Join(n.dir, dir))
 		for _, e := range entries {
 			left = append(left, dir+"/"+e.Name()+"\n")
@@ -141,6 +145,12 @@ func (n *node) left(t *testing.T) string {
 		}
 	}
 	return strings.Join(left, "")
+}
+
+// pending counts the DELs that wait for the agent.
+func (n *node) pending() int {
+	entries, _ := os.ReadDir(filepath.Join(n.dir, "run", cni.PendingDir))
+	return len(entries)
 }
 
 // sandbox makes a network namespace and returns its path.

@@ -149,7 +149,11 @@ func (s *Server) drain(ctx context.Context) {
 		s.Log.Error("pending DELs", "error", err)
 	}
 	for _, k := range keys {
-		if err := s.finish(ctx, k); err != nil {
+		err := s.finish(ctx, k)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
 			s.Log.Error("pending DEL failed; it will be tried again", "attachment", k.String(), "error", err)
 			continue
 		}

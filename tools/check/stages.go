@@ -116,22 +116,31 @@ func vulnerabilities(ctx context.Context, r runner) error {
 }
 
 func unit(ctx context.Context, r runner) error {
-	race := []string{"go", "test", "-race", "./..."}
-	var env []string
-	if _, err := exec.LookPath("gcc"); err != nil {
+	race, env := []string{"go", "test", "-race", "./..."}, []string{"CGO_ENABLED=1"}
+	if err := r.provide(ctx, "gcc", "gcc", "libc6-dev"); err != nil {
 		if os.Getenv("CI") == "true" {
-			return cannotRun{reason: "the race detector needs a C compiler: apt-get install gcc libc6-dev"}
+			return err
 		}
-		fmt.Fprintln(r.out, "There is no C compiler (apt-get install gcc libc6-dev): this runs WITHOUT the race detector.")
-		race = []string{"go", "test", "./..."}
-	} else {
-		env = []string{"CGO_ENABLED=1"}
+		fmt.Fprintf(r.out, "%v: this runs WITHOUT the race detector.\n", err)
+		race, env = []string{"go", "test", "./..."}, nil
 	}
 	return r.all(ctx,
 		command{args: race, env: env},
 		command{dir: "tools", args: []string{"go", "test", "./..."}},
 		command{dir: "e2e", args: []string{"go", "test", "./..."}},
 	)
+}
+
+// provide installs Debian packages unless the program that they are for is there.
+func (r runner) provide(ctx context.Context, program string, packages ...string) error {
+	if _, err := exec.LookPath(program); err == nil {
+		return nil
+	}
+	install := command{dir: "e2e", args: append([]string{"go", "run", "./cmd/packages"}, packages...)}
+	if err := r.run(ctx, install); err != nil {
+		return cannotRun{reason: fmt.Sprintf("there is no %s, and apt-get install %s failed", program, strings.Join(packages, " "))}
+	}
+	return nil
 }
 
 func install(ctx context.Context, r runner) error {
@@ -146,15 +155,14 @@ func kernel(ctx context.Context, r runner) error {
 	if err != nil {
 		return err
 	}
-	env := []string{"KITH_WIREGUARD=userspace"}
-	if _, err := exec.LookPath("nft"); err == nil {
-		env = append(env, "KITH_NFT=required")
-	} else {
-		fmt.Fprintln(r.out, "There is no nft (apt-get install nftables): whether it prints what Kith writes is NOT tested.")
+	for _, p := range [][2]string{{"nft", "nftables"}, {"ip", "iproute2"}, {"ping", "iputils-ping"}, {"sysctl", "procps"}} {
+		if err := r.provide(ctx, p[0], p[1]); err != nil {
+			return err
+		}
 	}
 	// Without -p 1 packages would compete for the two things a machine has once: time and conntrack.
 	args := append([]string{"go", "test", "-tags", "kernel", "-count=1", "-p", "1", "-timeout", "20m"}, packages...)
-	return r.run(ctx, command{args: args, env: env})
+	return r.run(ctx, command{args: args, env: []string{"KITH_WIREGUARD=userspace"}})
 }
 
 // kernelPackages are those with tests that need the kernel.
