@@ -80,6 +80,7 @@ func chainsOfEverything(r ruleset.Ruleset) {
 	r.Chains["in_1"].Rules[14].Comment = "ns/policy,ns/policy-2"
 	r.Chains["in_1"].Rules[0].Comment = strings.Repeat("x", maxComment)
 	putChain(r, "forward", &ruleset.Hook{Type: "filter", Name: "forward", Priority: 0},
+		e{ruleset.ClampMSS{}},
 		e{ruleset.Lookup{Fields: f{ruleset.OriginalSource, ruleset.ReplySource}, Set: "self4"}, accept},
 		e{ruleset.Lookup{Fields: f{ruleset.OriginalSource6, ruleset.ReplySource6}, Set: "self6"}, accept},
 		e{ruleset.State{States: ruleset.StateInvalid | ruleset.StateUntracked}, ruleset.Verdict{Kind: ruleset.Jump, Chain: "in_1"}},

@@ -42,6 +42,8 @@ func parseExpr(name string, b []byte) expr.Any {
 		return unmarshal(&expr.Bitwise{}, b)
 	case "lookup":
 		return unmarshal(&expr.Lookup{}, b)
+	case "exthdr":
+		return unmarshal(&expr.Exthdr{}, b)
 	case "masq":
 		return unmarshal(&expr.Masq{}, b)
 	case "counter":
@@ -52,6 +54,8 @@ func parseExpr(name string, b []byte) expr.Any {
 		return operandsOf(b).byteorder()
 	case "immediate":
 		return operandsOf(b).immediate()
+	case "rt":
+		return operandsOf(b).rt()
 	}
 	return nil
 }
@@ -105,6 +109,11 @@ func (v *operands) byteorder() expr.Any {
 		Op:  expr.ByteorderOp(number(v[unix.NFTA_BYTEORDER_OP])),
 		Len: number(v[unix.NFTA_BYTEORDER_LEN]), Size: number(v[unix.NFTA_BYTEORDER_SIZE]),
 	}
+}
+
+// rt is here because the library does not read it.
+func (v *operands) rt() expr.Any {
+	return &expr.Rt{Register: number(v[unix.NFTA_RT_DREG]), Key: expr.RtKey(number(v[unix.NFTA_RT_KEY]))}
 }
 
 // immediate is here because a verdict is read as here in a map's elements too, which the library does not read.

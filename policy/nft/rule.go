@@ -17,6 +17,7 @@ const (
 	tcpFlags      = 13 // offset in the TCP header
 	flagsOfSYN    = "\x02"
 	flagsCompared = "\x17" // fin, syn, rst, ack
+	optionMSS     = 2      // TCP's option: kind, length, then the size in two bytes
 	ethernet      = "\x01\x00"
 )
 
@@ -90,6 +91,8 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 	case ruleset.NotSYN:
 		w.protocol(unix.IPPROTO_TCP)
 		w.add(transport(tcpFlags), mask(flagsCompared), compare(ruleset.NotEqual, flagsOfSYN))
+	case ruleset.ClampMSS:
+		w.clamp()
 	case ruleset.ICMPType:
 		return w.icmp(e)
 	case ruleset.Lookup:
@@ -132,6 +135,15 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 
 func (w *ruleWriter) protocol(number uint8) {
 	w.add(load(ruleset.L4Proto, firstRegister), compare(ruleset.Equal, string([]byte{number})))
+}
+
+// clamp looks at every packet with SYN, the answer too.
+func (w *ruleWriter) clamp() {
+	w.protocol(unix.IPPROTO_TCP)
+	w.add(transport(tcpFlags), mask(flagsOfSYN), compare(ruleset.NotEqual, "\x00"))
+	w.add(&expr.Rt{Key: expr.RtTCPMSS, Register: firstRegister})
+	w.add(&expr.Byteorder{SourceRegister: firstRegister, DestRegister: firstRegister, Op: expr.ByteorderHton, Len: 2, Size: 2})
+	w.add(&expr.Exthdr{SourceRegister: firstRegister, Op: expr.ExthdrOpTcpopt, Type: optionMSS, Offset: 2, Len: 2})
 }
 
 func (w *ruleWriter) icmp(e ruleset.ICMPType) error {

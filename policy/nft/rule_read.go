@@ -116,6 +116,9 @@ func (r *ruleReader) comparison(cmp *expr.Cmp) ruleset.Expr {
 func (r *ruleReader) protocol(number byte) ruleset.Expr {
 	behind, ok := r.at(2).(*expr.Payload)
 	switch {
+	case ok && behind.Offset == tcpFlags && r.clamps():
+		r.take(8)
+		return ruleset.ClampMSS{}
 	case ok && behind.Offset == tcpFlags:
 		r.take(5)
 		return ruleset.NotSYN{}
@@ -126,6 +129,11 @@ func (r *ruleReader) protocol(number byte) ruleset.Expr {
 	}
 	r.take(2)
 	return ruleset.Protocol{Number: number}
+}
+
+func (r *ruleReader) clamps() bool {
+	_, ok := r.at(5).(*expr.Rt)
+	return ok
 }
 
 func (r *ruleReader) state() ruleset.Expr {

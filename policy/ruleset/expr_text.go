@@ -31,6 +31,8 @@ func (e Protocol) String() string { return fmt.Sprintf("meta l4proto %d", e.Numb
 
 func (NotSYN) String() string { return "tcp flags & (fin | syn | rst | ack) != syn" }
 
+func (ClampMSS) String() string { return "tcp flags syn tcp option maxseg size set rt mtu" }
+
 func (e ICMPType) String() string {
 	if e.Protocol == 58 {
 		return fmt.Sprintf("icmpv6 type %d", e.Type)

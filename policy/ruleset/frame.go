@@ -138,6 +138,7 @@ func guardChains() []Chain {
 func policyChains() []Chain {
 	return []Chain{
 		{ChainSpec{"forward", &Hook{"filter", "forward", priorityFilter}}, []Rule{
+			rule(ClampMSS{}),
 			drop(isIn(setLinkLocal, IP6Source)),
 			accept(isIn(setSelf4, OriginalSource, ReplySource)),
 			accept(isIn(setSelf6, OriginalSource6, ReplySource6)),

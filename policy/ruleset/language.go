@@ -109,6 +109,9 @@ type (
 	Protocol struct{ Number uint8 }
 	// NotSYN matches TCP packets that are not the first of a handshake: (fin|syn|rst|ack) != syn.
 	NotSYN struct{}
+	// ClampMSS goes on behind packets that open a TCP connection, with the segment size they announce lowered to what
+	// the routes of both directions carry. It never raises it.
+	ClampMSS struct{}
 	// ICMPType matches the type of an ICMP (Protocol 1) or ICMPv6 (Protocol 58) message.
 	ICMPType struct {
 		Protocol uint8
@@ -204,6 +207,7 @@ func (State) expr()        {}
 func (Direction) expr()    {}
 func (Protocol) expr()     {}
 func (NotSYN) expr()       {}
+func (ClampMSS) expr()     {}
 func (ICMPType) expr()     {}
 func (Lookup) expr()       {}
 func (VerdictMap) expr()   {}

@@ -31,6 +31,11 @@ type Packet struct {
 	Address             netip.Addr // of the node towards Out: what masquerading puts in for the source
 }
 
+const (
+	tcp     = 6
+	flagSYN = 2
+)
+
 // Ports are a packet's own.
 type Ports struct{ Source, Destination uint16 }
 
@@ -156,8 +161,10 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 	case ruleset.Protocol:
 		return p.Protocol == e.Number, nil
 	case ruleset.NotSYN:
-		const fin, syn, rst, ack = 1, 2, 4, 16
-		return p.Protocol == 6 && p.TCPFlags&(fin|syn|rst|ack) != syn, nil
+		const fin, rst, ack = 1, 4, 16
+		return p.Protocol == tcp && p.TCPFlags&(fin|flagSYN|rst|ack) != flagSYN, nil
+	case ruleset.ClampMSS:
+		return p.Protocol == tcp && p.TCPFlags&flagSYN != 0, nil
 	case ruleset.ICMPType:
 		four := e.Protocol == 1
 		return p.Protocol == e.Protocol && p.Source.Is4() == four && p.ICMPType == e.Type, nil
