@@ -35,14 +35,11 @@ type Verdict struct {
 type Decision struct {
 	Direction Direction
 	Allowed   bool
-	Tier      string // "NetworkPolicy", or empty when no policy had to be asked
-	Policy    Name   // the policy whose rule allows; none when the flow is denied or no policy isolates
+	Tier      string // of the policies that decided: Admin, NetworkPolicy or Baseline; empty when none did
+	Policy    Name   // the policy whose rule decided; none when no rule did
 	Rule      int    // the index of that rule
-	Reason    string
+	Reason    string // for people: also which rules passed the flow to the next tier
 }
-
-// tierNetworkPolicy is the tier of networking.k8s.io/v1.
-const tierNetworkPolicy = "NetworkPolicy"
 
 // Decide is the specification: what must happen to a flow.
 //
@@ -52,15 +49,8 @@ func Decide(c Cluster, f Flow) Verdict {
 	f.Source = c.shown(f.Source, f.Destination)
 	src, dst := c.podAt(f.Source), c.podAt(f.Destination)
 	v := Verdict{
-		Egress:  Decision{Direction: Egress},
-		Ingress: Decision{Direction: Ingress},
-	}
-	if src != nil && dst != nil && src.Key() == dst.Key() {
-		v.Egress.allow("a pod may always reach itself")
-		v.Ingress.allow("a pod may always reach itself")
-	} else {
-		v.Egress = c.decide(end{Egress, src, f.Source, dst, f.Destination}, f)
-		v.Ingress = c.decide(end{Ingress, dst, f.Destination, src, f.Source}, f)
+		Egress:  c.decide(end{Egress, src, f.Source, dst, f.Destination}, f),
+		Ingress: c.decide(end{Ingress, dst, f.Destination, src, f.Source}, f),
 	}
 	v.Allowed = v.Egress.Allowed && v.Ingress.Allowed
 	return v
@@ -75,34 +65,86 @@ type end struct {
 	otherAddr netip.Addr
 }
 
+// itself says that a pod talks to itself, as through a Service that it serves.
+func (e end) itself() bool {
+	return e.subject != nil && e.other != nil && e.subject.Key() == e.other.Key()
+}
+
+// decide: "Policy tiers are evaluated in the following order: Admin tier, NetworkPolicy tier, Baseline tier. If a given
+// connection wasn't allowed or denied by any of the tiers, the default kubernetes policy is applied, which says that all
+// pods can communicate with each other."
 func (c Cluster) decide(e end, f Flow) Decision {
 	d := Decision{Direction: e.direction}
-	if e.subject == nil {
+	own := e.subject != nil && c.ownNode(e)
+	switch {
+	case e.subject == nil:
 		return d.allow(fmt.Sprintf("%s is not a pod: no policy applies", e.address))
+	case own && e.direction == Ingress:
+		// No peer of an ingress rule can select a node, and the kubelet's probes must go on.
+		return d.allow("a pod's own node may always reach it")
 	}
-	// "Traffic to and from the node where a Pod is running is always allowed, regardless of the IP address of the Pod
-	// or the node."
-	if n, ok := c.nodeOf(e.address); ok && e.other == nil && n.has(e.otherAddr) {
-		return d.allow("a pod and its own node may always reach each other")
+	if d = c.rules(d, Admin, e, f); d.decided() {
+		return d
 	}
-	// "By default, a pod is non-isolated; all connections are allowed. A pod is isolated if there is any NetworkPolicy
-	// that both selects the pod and has the direction in its policyTypes."
-	isolating := c.isolating(*e.subject, e.direction)
-	if len(isolating) == 0 {
-		return d.allow(fmt.Sprintf("no policy isolates %s for %s", e.subject.Key(), e.direction))
+	// "v1.NetworkPolicy always makes a final decision for selected pods. Further evaluation only happens for Pods not
+	// selected by a v1.NetworkPolicy."
+	if isolating := c.holding(NetworkPolicy, e); len(isolating) > 0 {
+		return c.isolated(d, isolating, e, f)
 	}
-	// "The only allowed connections are those allowed by the rules of some NetworkPolicy that applies to the pod. The
-	// effects of those lists combine additively."
-	d.Tier = tierNetworkPolicy
+	if d = c.rules(d, Baseline, e, f); d.decided() {
+		return d
+	}
+	if d.Reason != "" {
+		return d.allow(d.Reason + "and no policy after it decides")
+	}
+	return d.allow(fmt.Sprintf("no policy isolates %s for %s", e.subject.Key(), e.direction))
+}
+
+// rules asks the ClusterNetworkPolicies of a tier, "policies with lower priority values" first, each rule by rule: "a
+// rule that appears at the top would take the highest precedence". The first that matches decides, or passes the flow
+// on.
+func (c Cluster) rules(d Decision, t Tier, e end, f Flow) Decision {
+	for _, p := range c.holding(t, e) {
+		for n, rule := range *p.In(e.direction) {
+			if !c.matchRule(p, rule, e, f) {
+				continue
+			}
+			does := describe(p, n, rule, e.direction)
+			if rule.Action == Pass {
+				// "Skips all further ClusterNetworkPolicy rules in the current tier for the selected traffic, and passes
+				// evaluation to the next tier."
+				d.Reason += does + " passes it on, "
+				return d
+			}
+			d.Tier, d.Policy, d.Rule, d.Allowed = t.String(), p.Key(), n, rule.Action == Accept
+			d.Reason += does + map[Action]string{Accept: " accepts it", Deny: " denies it"}[rule.Action]
+			return d
+		}
+	}
+	return d
+}
+
+// isolated: "The only allowed connections are those allowed by the rules of some NetworkPolicy that applies to the pod.
+// The effects of those lists combine additively."
+func (c Cluster) isolated(d Decision, isolating []Policy, e end, f Flow) Decision {
+	d.Tier = NetworkPolicy.String()
+	switch {
+	case e.itself():
+		return d.allow(d.Reason + "a pod may always reach itself")
+	case c.ownNode(e):
+		// "Traffic to and from the node where a Pod is running is always allowed, regardless of the IP address of the Pod
+		// or the node."
+		return d.allow(d.Reason + "a pod may always reach its own node")
+	}
 	for _, p := range isolating {
 		for n, rule := range *p.In(e.direction) {
 			if c.matchRule(p, rule, e, f) {
 				d.Policy, d.Rule = p.Key(), n
-				return d.allow(fmt.Sprintf("%s rule %d of %s", e.direction, n, p.Key()))
+				return d.allow(d.Reason + describe(p, n, rule, e.direction))
 			}
 		}
 	}
-	d.Reason = fmt.Sprintf("%s is isolated for %s by %s and no rule allows it", e.subject.Key(), e.direction, names(isolating))
+	d.Reason += fmt.Sprintf("%s is isolated for %s by %s and no rule allows it", e.subject.Key(), e.direction, names(isolating))
 	return d
 }
 
@@ -111,16 +153,39 @@ func (d *Decision) allow(reason string) Decision {
 	return *d
 }
 
-// isolating is the policies that isolate a pod in a direction, by name.
-func (c Cluster) isolating(p identity.Pod, d Direction) []Policy {
+func (d Decision) decided() bool { return d.Tier != "" }
+
+// describe names a rule.
+func describe(p Policy, n int, r Rule, d Direction) string {
+	s := fmt.Sprintf("%s rule %d of %s", d, n, p.Key())
+	if p.Tier != NetworkPolicy {
+		s = p.Tier.String() + " " + s
+	}
+	if r.Name != "" {
+		s += fmt.Sprintf(" (%s)", r.Name)
+	}
+	return s
+}
+
+// holding is the policies of a tier that hold for the end's subject in its direction, in the order in which they are
+// asked. "By default, a pod is non-isolated; all connections are allowed. A pod is isolated if there is any NetworkPolicy
+// that both selects the pod and has the direction in its policyTypes."
+func (c Cluster) holding(t Tier, e end) []Policy {
+	ns, _ := c.namespace(e.subject.Namespace)
 	var out []Policy
-	for _, pol := range c.Policies {
-		if pol.Namespace == p.Namespace && pol.In(d) != nil && selects(pol.Subject, labels.Set(p.Labels)) {
-			out = append(out, pol)
+	for _, p := range c.Policies {
+		if p.Tier == t && p.In(e.direction) != nil && p.Selects(ns.Name, ns.LabelSet(), labels.Set(e.subject.Labels)) {
+			out = append(out, p)
 		}
 	}
-	slices.SortFunc(out, func(a, b Policy) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, Policy.Compare)
 	return out
+}
+
+// ownNode says whether the other end is the node on which the subject runs.
+func (c Cluster) ownNode(e end) bool {
+	n, ok := c.nodeOf(e.address)
+	return ok && e.other == nil && n.has(e.otherAddr)
 }
 
 // matchRule: "This rule matches traffic only if the traffic matches at least one item in the from list" and "in the
@@ -131,12 +196,18 @@ func (c Cluster) matchRule(p Policy, r Rule, e end, f Flow) bool {
 	return peer && port
 }
 
-// matchPeer: a selector selects pods, by their own labels and their namespace's; an ipBlock contains addresses, also
-// those of pods, and a node that it covers it covers under its mesh address too.
+// matchPeer: a selector selects pods, by their own labels and their namespace's; an ipBlock (or network) contains
+// addresses, also those of pods, and a node that it covers it covers under its mesh address too. Nodes are matched "on
+// the IPs present in the node.Status.Addresses field", and on their mesh addresses.
 func (c Cluster) matchPeer(p Policy, peer Peer, e end) bool {
-	if peer.Block != nil {
+	switch {
+	case peer.Block != nil:
 		return peer.Block.Contains(e.otherAddr) || slices.ContainsFunc(c.Nodes, func(n Node) bool {
 			return slices.Contains(n.Mesh, e.otherAddr) && peer.Block.CoversNode(n)
+		})
+	case peer.Nodes != nil:
+		return slices.ContainsFunc(c.Nodes, func(n Node) bool {
+			return n.has(e.otherAddr) && peer.Nodes.Matches(labels.Set(n.Labels))
 		})
 	}
 	if e.other == nil || !selects(peer.Pods, labels.Set(e.other.Labels)) {
