@@ -144,3 +144,21 @@ func BenchmarkPolicy(b *testing.B) {
 		c.Commit()
 	}
 }
+
+// BenchmarkDistinctSelectors is the worst that labels can do: every policy names another one of as many identities.
+func BenchmarkDistinctSelectors(b *testing.B) {
+	const number = 10_000
+	in := bigCluster(b)
+	in.Policies = in.Policies[:0]
+	for i := range number {
+		in.Pods[i].Labels["number"] = fmt.Sprint(i)
+		peer := policy.Peer{OwnNamespace: true, Pods: selector(b, fmt.Sprintf("number=%d", i))}
+		in.Policies = append(in.Policies, policy.Policy{
+			Namespace: in.Pods[i].Namespace, Name: fmt.Sprintf("policy%d", i), Subject: selector(b, fmt.Sprintf("tier=%d", i%3)),
+			Ingress: isolate(policy.Rule{Peers: []policy.Peer{peer}, Ports: []policy.Port{tcp(8080, 8080)}}),
+		})
+	}
+	for b.Loop() {
+		Compile(in)
+	}
+}

@@ -15,22 +15,25 @@ type peerSet struct {
 	namespace  string          // the one namespace it looks at, or empty
 	namespaces labels.Selector // when namespace is empty
 	pods       labels.Selector
+	demand     demand // of pods
 	members    map[*identity.Identity]struct{}
 	users      map[*chain]int
 }
 
-// peerIndex finds the sets that a new identity may belong to.
+// peerIndex finds the sets that a new identity may belong to, and the identities that a new set may have.
 type peerIndex struct {
-	byName      map[string]*peerSet
+	byName map[string]*peerSet
+	// Sets that demand no label of a pod: those of one namespace, and the others.
 	byNamespace map[string]map[*peerSet]struct{}
 	everywhere  map[*peerSet]struct{}
+	byLabel     labelIndex // all other sets
 	of          map[*identity.Identity][]*peerSet
 }
 
 func newPeerIndex() peerIndex {
 	return peerIndex{
 		byName: map[string]*peerSet{}, byNamespace: map[string]map[*peerSet]struct{}{},
-		everywhere: map[*peerSet]struct{}{}, of: map[*identity.Identity][]*peerSet{},
+		everywhere: map[*peerSet]struct{}{}, byLabel: newLabelIndex(), of: map[*identity.Identity][]*peerSet{},
 	}
 }
 
@@ -55,6 +58,9 @@ func (x *peerIndex) use(own string, p policy.Peer, ch *chain, t *identity.Table)
 		known.users[ch]++
 		return known
 	}
+	if s.pods != nil {
+		s.demand = demandOf(s.pods)
+	}
 	s.members, s.users = map[*identity.Identity]struct{}{}, map[*chain]int{ch: 1}
 	x.enter(s)
 	x.populate(s, t)
@@ -63,27 +69,40 @@ func (x *peerIndex) use(own string, p policy.Peer, ch *chain, t *identity.Table)
 
 func (x *peerIndex) enter(s *peerSet) {
 	x.byName[s.name] = s
-	if s.namespace == "" {
+	switch {
+	case s.demand.key != "":
+		x.byLabel.enter(s)
+	case s.namespace == "":
 		x.everywhere[s] = struct{}{}
-		return
+	default:
+		insert(x.byNamespace, s.namespace, s)
 	}
-	if x.byNamespace[s.namespace] == nil {
-		x.byNamespace[s.namespace] = map[*peerSet]struct{}{}
-	}
-	x.byNamespace[s.namespace][s] = struct{}{}
 }
 
-// populate evaluates the namespace selector once for each namespace, and the pod selector where that one selects.
+// populate finds a set's members: among the identities that meet its demand, or else in the namespaces that it selects.
 func (x *peerIndex) populate(s *peerSet, t *identity.Table) {
-	for name, nsLabels := range t.Namespaces() {
-		if s.namespace != "" && s.namespace != name || s.namespace == "" && !selects(s.namespaces, nsLabels) {
-			continue
+	if s.demand.key != "" {
+		for id := range x.byLabel.meeting(s.demand, t) {
+			x.consider(s, id)
 		}
-		for id := range t.IdentitiesIn(name) {
-			if selects(s.pods, id.Labels()) {
-				x.join(s, id)
+		return
+	}
+	for name, nsLabels := range t.Namespaces() {
+		if s.namespace == name || s.namespace == "" && selects(s.namespaces, nsLabels) {
+			for id := range t.IdentitiesIn(name) {
+				x.consider(s, id)
 			}
 		}
+	}
+}
+
+// consider enters an identity into a set if the set selects it.
+func (x *peerIndex) consider(s *peerSet, id *identity.Identity) {
+	if s.namespace != "" && s.namespace != id.Namespace() || !selects(s.pods, id.Labels()) {
+		return
+	}
+	if s.namespace != "" || selects(s.namespaces, id.NamespaceLabels()) {
+		x.join(s, id)
 	}
 }
 
@@ -104,12 +123,13 @@ func (x *peerIndex) leave(s *peerSet, ch *chain) {
 		return
 	}
 	delete(x.byName, s.name)
-	delete(x.everywhere, s)
-	if in := x.byNamespace[s.namespace]; in != nil {
-		delete(in, s)
-		if len(in) == 0 {
-			delete(x.byNamespace, s.namespace)
-		}
+	switch {
+	case s.demand.key != "":
+		x.byLabel.leave(s)
+	case s.namespace == "":
+		delete(x.everywhere, s)
+	default:
+		remove(x.byNamespace, s.namespace, s)
 	}
 	for id := range s.members {
 		x.part(s, id)
@@ -135,20 +155,21 @@ func (x *peerIndex) part(s *peerSet, id *identity.Identity) {
 
 // appear finds the sets that a new identity belongs to.
 func (x *peerIndex) appear(id *identity.Identity) {
+	x.byLabel.appear(id)
 	for s := range x.byNamespace[id.Namespace()] {
-		if selects(s.pods, id.Labels()) {
-			x.join(s, id)
-		}
+		x.consider(s, id)
 	}
 	for s := range x.everywhere {
-		if selects(s.namespaces, id.NamespaceLabels()) && selects(s.pods, id.Labels()) {
-			x.join(s, id)
-		}
+		x.consider(s, id)
+	}
+	for _, s := range x.byLabel.demanding(id) {
+		x.consider(s, id)
 	}
 }
 
 // disappear takes an identity out of all sets.
 func (x *peerIndex) disappear(id *identity.Identity) {
+	x.byLabel.disappear(id)
 	for _, s := range x.of[id] {
 		delete(s.members, id)
 	}
