@@ -162,3 +162,31 @@ func BenchmarkDistinctSelectors(b *testing.B) {
 		Compile(in)
 	}
 }
+
+// BenchmarkSoleUser adds and removes a pod of this node that alone stands under a thousand policies.
+func BenchmarkSoleUser(b *testing.B) {
+	in := bigCluster(b)
+	for i := range in.Policies {
+		in.Policies[i].Namespace, in.Policies[i].Subject = "ns0", selector(b, "alone")
+	}
+	c := NewCompiler()
+	c.SetNetwork(in.Network)
+	c.ReplaceNamespaces(in.Namespaces)
+	c.ReplacePods(in.Pods)
+	c.ReplacePolicies(in.Policies)
+	c.Commit()
+	p := bigPod(7)
+	p.Namespace, p.Name, p.UID, p.Addresses = "ns0", "new", "new", addresses("10.100.0.250")
+	p.Labels["alone"] = ""
+	a := Attachment{Pod: p.Key(), UID: p.UID, Interface: "kith-new", Addresses: p.Addresses}
+	for b.Loop() {
+		c.PutPod(p)
+		c.PutAttachment(a)
+		if c.Commit().Empty() {
+			b.Fatal("nothing to write for a new pod")
+		}
+		c.DeleteAttachment(a.Interface)
+		c.DeletePod(p.Key())
+		c.Commit()
+	}
+}
