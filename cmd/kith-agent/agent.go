@@ -145,7 +145,8 @@ func (a *agent) openCluster() error {
 	}
 	// Protocol buffers cost a fraction of JSON's garbage: a list of all pods is what the agent's memory peaks at.
 	rc.ContentType, rc.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
-	rc.QPS, rc.Burst = 20, 40
+	// Every ADD asks for its pod, namespace and policies, and a node may start all its pods at once.
+	rc.QPS, rc.Burst = 100, 400
 	rc.UserAgent = "kith-agent/" + version
 	if a.client, err = kubernetes.NewForConfig(rc); err != nil {
 		return fmt.Errorf("make API client: %w", err)

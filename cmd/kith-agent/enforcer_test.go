@@ -130,7 +130,7 @@ func TestADDWaitsForPolicy(t *testing.T) {
 	e, _ := startEnforcer(t, table)
 	e.Update(putInput)
 	opened := make(chan error, 1)
-	go func() { opened <- gate{e}.Open(t.Context(), testAttachment) }()
+	go func() { opened <- gate{enforcer: e}.Open(t.Context(), testAttachment) }()
 	assertWaits(t, opened, "before the input is complete")
 	e.Complete()
 	assertWaits(t, opened, "before the pod is known")
@@ -142,16 +142,16 @@ func TestADDWaitsForPolicy(t *testing.T) {
 	if len(have.Sets[ruleset.SetPods4].Elements) != 1 || len(have.Sets["ingress4"].Elements) != 1 {
 		t.Errorf("opened without the pod's own policy:\n%s", have)
 	}
-	if err := (gate{e}).Check(t.Context(), testAttachment); err != nil {
+	if err := (gate{enforcer: e}).Check(t.Context(), testAttachment); err != nil {
 		t.Errorf("Check: %v", err)
 	}
-	if err := (gate{e}).Close(t.Context(), testAttachment); err != nil {
+	if err := (gate{enforcer: e}).Close(t.Context(), testAttachment); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 	if have, _ = table.Read(t.Context()); len(have.Sets[ruleset.SetPods4].Elements) != 0 {
 		t.Errorf("closed, and still open:\n%s", have)
 	}
-	if (gate{e}).Check(t.Context(), testAttachment) == nil {
+	if (gate{enforcer: e}).Check(t.Context(), testAttachment) == nil {
 		t.Error("Check of a closed attachment finds nothing")
 	}
 }
@@ -193,7 +193,7 @@ func TestNothingIsWrittenBeforeInputIsComplete(t *testing.T) {
 	e, foreign := startEnforcer(t, table)
 	e.Update(putInput)
 	foreign <- struct{}{}
-	if err := (gate{e}).Close(t.Context(), testAttachment); err != nil {
+	if err := (gate{enforcer: e}).Close(t.Context(), testAttachment); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(20 * time.Millisecond)
@@ -225,7 +225,7 @@ func TestRefusedWriteIsRepaired(t *testing.T) {
 	}
 	table.setRefuse(errors.New("no memory"))
 	opened := make(chan error, 1)
-	go func() { opened <- gate{e}.Open(t.Context(), testAttachment) }()
+	go func() { opened <- gate{enforcer: e}.Open(t.Context(), testAttachment) }()
 	for e.Enforcement().Apply.Error == "" {
 		time.Sleep(time.Millisecond)
 	}

@@ -5,19 +5,36 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy/ruleset"
 )
 
+// source is a watch that says when it has kept up with the API server.
+type source interface {
+	// CatchUp returns when the enforcer has been handed all that the API server now says about a pod.
+	CatchUp(context.Context, identity.PodKey) error
+}
+
 // closeLimit bounds how long a DEL waits for the kernel; the runtime tries again after it.
 const closeLimit = 20 * time.Second
 
 // gate opens and closes attachments through the enforcer. It is the CNI operations' cni.Gate.
-type gate struct{ enforcer *enforcer }
+type gate struct {
+	enforcer *enforcer
+	sources  []source
+}
 
-// Open returns when the kernel holds the pod's policy and, by the same transaction, lets its veth's packets pass.
+// Open returns when the kernel holds the pod's policy and, by the same transaction, lets its veth's packets pass. What
+// was said to the API server before the call is in that policy: a watch alone could bring it later. While the API
+// server does not answer, nothing opens.
 func (g gate) Open(ctx context.Context, a cni.Attachment) error {
+	pod := identity.PodKey{Namespace: a.Pod.Namespace, Name: a.Pod.Name}
+	if err := g.catchUp(ctx, pod); err != nil {
+		return fmt.Errorf("policy of pod %s is not known for certain (%w): %w", pod, cni.ErrUnavailable, err)
+	}
 	err := g.enforcer.Await(ctx,
 		func(c *ruleset.Compiler) { c.PutAttachment(attachment(a)) },
 		func(c *ruleset.Compiler) bool { return c.Opened(a.HostInterface) })
@@ -26,6 +43,14 @@ func (g gate) Open(ctx context.Context, a cni.Attachment) error {
 			a.Pod.Namespace, a.Pod.Name, cni.ErrUnavailable, err)
 	}
 	return nil
+}
+
+func (g gate) catchUp(ctx context.Context, pod identity.PodKey) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range g.sources {
+		group.Go(func() error { return s.CatchUp(ctx, pod) })
+	}
+	return group.Wait()
 }
 
 // Close returns when the attachment's packets do not pass. Before the agent's first write they pass until the veth

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -13,12 +14,13 @@ type feed[T any, K any] struct {
 	key     func(T) K
 	emit    func(Change[T, K])
 	slim    cache.TransformFunc
+	given   *progress
 	once    sync.Once
 	synced  chan struct{}
 }
 
 func newFeed[T any, K any](convert func(any) (T, error), key func(T) K, emit func(Change[T, K]), slim cache.TransformFunc) *feed[T, K] {
-	return &feed[T, K]{convert: convert, key: key, emit: emit, slim: slim, synced: make(chan struct{})}
+	return &feed[T, K]{convert: convert, key: key, emit: emit, slim: slim, given: newProgress(), synced: make(chan struct{})}
 }
 
 func (f *feed[T, K]) hasSynced() bool {
@@ -40,7 +42,7 @@ func (f *feed[T, K]) Update(obj any) error {
 		return err
 	}
 	f.emit(Change[T, K]{Put: []T{t}})
-	return nil
+	return f.note(obj)
 }
 
 // Delete hands on that an object went.
@@ -50,11 +52,21 @@ func (f *feed[T, K]) Delete(obj any) error {
 		return err
 	}
 	f.emit(Change[T, K]{Delete: []K{f.key(t)}})
+	return f.note(obj)
+}
+
+// note says that a change has been handed on. It comes after emit: who waits for it finds the change there.
+func (f *feed[T, K]) note(obj any) error {
+	object, err := meta.Accessor(obj)
+	if err != nil {
+		return fmt.Errorf("take version: %w", err)
+	}
+	f.given.set(object.GetResourceVersion())
 	return nil
 }
 
 // Replace hands on everything that there is.
-func (f *feed[T, K]) Replace(objs []any, _ string) error {
+func (f *feed[T, K]) Replace(objs []any, version string) error {
 	c := Change[T, K]{All: true, Put: make([]T, 0, len(objs))}
 	for _, o := range objs {
 		t, err := f.convert(o)
@@ -64,6 +76,7 @@ func (f *feed[T, K]) Replace(objs []any, _ string) error {
 		c.Put = append(c.Put, t)
 	}
 	f.emit(c)
+	f.given.set(version)
 	f.once.Do(func() { close(f.synced) })
 	return nil
 }

@@ -11,10 +11,13 @@ package kube
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -75,6 +78,38 @@ func (w *Watch) Synced(ctx context.Context) <-chan struct{} {
 		close(done)
 	}()
 	return done
+}
+
+// CatchUp returns when the sink has been given the pod and its namespace as new as the API server has them now. Of a pod
+// or a namespace that it does not have there is nothing to wait for.
+func (w *Watch) CatchUp(ctx context.Context, k identity.PodKey) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		list, err := w.client.CoreV1().Pods(k.Namespace).List(ctx, named(k.Name))
+		if err != nil {
+			return fmt.Errorf("ask for pod %s/%s: %w", k.Namespace, k.Name, err)
+		}
+		for i := range list.Items {
+			err = errors.Join(err, w.pods.given.wait(ctx, list.Items[i].ResourceVersion))
+		}
+		return err
+	})
+	g.Go(func() error {
+		list, err := w.client.CoreV1().Namespaces().List(ctx, named(k.Namespace))
+		if err != nil {
+			return fmt.Errorf("ask for namespace %s: %w", k.Namespace, err)
+		}
+		for i := range list.Items {
+			err = errors.Join(err, w.namespaces.given.wait(ctx, list.Items[i].ResourceVersion))
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// named asks for one object by a list, which is what the agent has the right to.
+func named(name string) metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
 }
 
 // Run watches until ctx is done.

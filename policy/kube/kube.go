@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 )
 
@@ -29,13 +30,18 @@ type Change struct {
 
 // Watch watches NetworkPolicies.
 type Watch struct {
+	client   kubernetes.Interface
 	informer cache.SharedIndexInformer
 	handler  cache.ResourceEventHandlerRegistration
+	given    *ledger
 }
 
 // New prepares the watch; Run starts it. sink is called from one goroutine.
 func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
-	w := &Watch{informer: informers.NewSharedInformerFactory(client, 0).Networking().V1().NetworkPolicies().Informer()}
+	w := &Watch{
+		client: client, given: newLedger(),
+		informer: informers.NewSharedInformerFactory(client, 0).Networking().V1().NetworkPolicies().Informer(),
+	}
 	if err := w.informer.SetTransform(slim); err != nil {
 		return nil, fmt.Errorf("watch network policies: %w", err)
 	}
@@ -43,6 +49,7 @@ func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
 		if np, ok := obj.(*networkingv1.NetworkPolicy); ok {
 			p, problems := Translate(np)
 			sink(Change{Name: p.Key(), Put: &p, Problems: problems})
+			w.given.put(np.Namespace, np.Name, np.ResourceVersion)
 		}
 	}
 	handler, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -51,6 +58,7 @@ func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
 		DeleteFunc: func(obj any) {
 			if key, err := cache.DeletionHandlingObjectToName(obj); err == nil {
 				sink(Change{Name: policy.Name{Namespace: key.Namespace, Name: key.Name}})
+				w.given.delete(key.Namespace, key.Name)
 			}
 		},
 	})
@@ -69,6 +77,21 @@ func (w *Watch) Run(ctx context.Context) error {
 
 // HasSynced says whether the sink has been given every policy once.
 func (w *Watch) HasSynced() bool { return w.handler.HasSynced() }
+
+// CatchUp returns when the sink has been given all policies of the pod's namespace as the API server has them now.
+func (w *Watch) CatchUp(ctx context.Context, pod identity.PodKey) error {
+	return w.given.catchUp(ctx, pod.Namespace, func(ctx context.Context) (inventory, error) {
+		list, err := w.client.NetworkingV1().NetworkPolicies(pod.Namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return inventory{}, fmt.Errorf("ask for policies of namespace %s: %w", pod.Namespace, err)
+		}
+		now := inventory{versions: map[string]string{}, version: list.ResourceVersion}
+		for i := range list.Items {
+			now.versions[list.Items[i].Name] = list.Items[i].ResourceVersion
+		}
+		return now, nil
+	})
+}
 
 // slim keeps what Translate reads.
 func slim(obj any) (any, error) {
