@@ -11,7 +11,7 @@ import (
 func Compute(local Local, nodes []Node, members []Member) (Mesh, []Problem) {
 	c := newComputation(local, nodes, members)
 	for i := range c.nodes {
-		c.claim(&c.nodes[i])
+		c.allot(&c.nodes[i])
 	}
 	c.addSelf()
 	for i := range c.nodes {
@@ -28,7 +28,7 @@ type computation struct {
 	local    Local
 	nodes    []Node // the order in which contested claims are granted
 	members  map[string]Member
-	claims   claims
+	grants   grants
 	granted  map[string][]netip.Prefix
 	keys     map[Key]string
 	outer    Family
@@ -51,9 +51,9 @@ func newComputation(local Local, nodes []Node, members []Member) *computation {
 		c.members[m.Name] = m
 	}
 	for _, n := range c.nodes {
-		c.claims.underlay = append(c.claims.underlay, n.InternalIPs...)
+		c.grants.underlay = append(c.grants.underlay, n.InternalIPs...)
 	}
-	slices.SortFunc(c.claims.underlay, netip.Addr.Compare)
+	slices.SortFunc(c.grants.underlay, netip.Addr.Compare)
 	c.outer = c.underlayFamily()
 	return c
 }
@@ -76,19 +76,19 @@ func (c *computation) underlayFamily() Family {
 	return IPv4
 }
 
-// claim grants a node those of its CIDRs that nobody before it holds.
-func (c *computation) claim(n *Node) {
+// allot grants a node those of its CIDRs that nobody before it holds.
+func (c *computation) allot(n *Node) {
 	for _, cidr := range n.PodCIDRs {
 		cidr = cidr.Masked()
-		if holder, taken := c.claims.holder(cidr); taken {
+		if holder, taken := c.grants.holder(cidr); taken {
 			c.problems.add(CIDRTaken, n.Name, "pod CIDR %s refused: node %s holds %s", cidr, holder.node, holder.cidr)
 			continue
 		}
-		if addr, covers := c.claims.covered(cidr); covers {
+		if addr, covers := c.grants.covered(cidr); covers {
 			c.problems.add(CIDRCoversNodes, n.Name, "pod CIDR %s refused: it covers node address %s", cidr, addr)
 			continue
 		}
-		c.claims.grant(cidr, n.Name)
+		c.grants.add(cidr, n.Name)
 		c.granted[n.Name] = append(c.granted[n.Name], cidr)
 	}
 }

@@ -29,6 +29,9 @@ import (
 const (
 	KeyAnnotation  = "kith.network/wireguard-public-key"
 	PortAnnotation = "kith.network/wireguard-port"
+
+	SigningKeyAnnotation = "kith.network/signing-public-key"
+	ClaimAnnotation      = "kith.network/claim"
 )
 
 // Local is this node, as its configuration and its key file describe it.
@@ -46,11 +49,14 @@ type Local struct {
 // ListenPort are the annotations as written; empty means absent.
 type Node struct {
 	Name        string
+	UID         string
 	Created     time.Time
 	PodCIDRs    []netip.Prefix
 	InternalIPs []netip.Addr
 	PublicKey   string
 	ListenPort  string
+	SigningKey  string
+	Claim       string
 }
 
 // Member is what gossip says of a node.

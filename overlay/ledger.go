@@ -1,0 +1,222 @@
+package overlay
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Ledger judges claims and keeps, for every node, the one of the highest epoch
+// that verifies, whoever brought it: the Node object, gossip, or the disk.
+//
+// What a claim is judged by comes from Node objects alone. What fails is refused
+// and counted by cause. Work and memory have bounds, whatever gossip brings: a
+// record costs at most a verification within a budget, and records of nodes that
+// are not known yet are held back in a fixed number of places.
+//
+// It is not safe for concurrent use.
+type Ledger struct {
+	port     uint16
+	accounts map[string]*account
+	held     held
+	budget   budget
+	refused  map[refusalKey]uint64
+}
+
+// account is what the ledger knows of one node.
+type account struct {
+	uid       string
+	key       SigningKey
+	signing   string // the annotations, as last judged
+	published string
+	claim     Claim
+	sealed    []byte
+	budget    budget
+}
+
+// Heard is what gossip brings: a record under a member's name, and the address
+// that the member is said to be at.
+type Heard struct {
+	Name    string
+	Address netip.AddrPort
+	Record  []byte
+}
+
+// NewLedger makes the ledger of a cluster that gossips on port.
+func NewLedger(port uint16) *Ledger {
+	return &Ledger{
+		port:     port,
+		accounts: make(map[string]*account),
+		held:     held{records: make(map[string][]byte)},
+		budget:   budget{burst: 4096, perSecond: 512},
+		refused:  make(map[refusalKey]uint64),
+	}
+}
+
+// SetNodes takes the list of all nodes. It returns what it refused of their
+// claims, each once.
+func (l *Ledger) SetNodes(nodes []Node) []Refusal {
+	known := make(map[string]bool, len(nodes))
+	var refusals []Refusal
+	for i := range nodes {
+		known[nodes[i].Name] = true
+		for _, err := range []error{l.setNode(&nodes[i]), l.release(nodes[i].Name)} {
+			var r Refusal
+			if errors.As(err, &r) {
+				refusals = append(refusals, r)
+			}
+		}
+	}
+	for name := range l.accounts {
+		if !known[name] {
+			delete(l.accounts, name)
+			l.forgetRefusals(name)
+		}
+	}
+	return refusals
+}
+
+// setNode opens the node's account anew if it is another node under an old name,
+// or has another signing key.
+func (l *Ledger) setNode(n *Node) error {
+	a := l.accounts[n.Name]
+	if a == nil || a.uid != n.UID || a.signing != n.SigningKey {
+		a = &account{uid: n.UID, signing: n.SigningKey, budget: budget{burst: 64, perSecond: 4}}
+		l.accounts[n.Name] = a
+		if n.SigningKey == "" {
+			return nil
+		}
+		var err error
+		if a.key, err = ParseSigningKey(n.SigningKey); err != nil {
+			return l.refuse(n.Name, NoSigningKey, "annotation %s: %v", SigningKeyAnnotation, err)
+		}
+	}
+	if n.Claim == a.published || a.key == (SigningKey{}) {
+		return nil
+	}
+	a.published = n.Claim
+	if n.Claim == "" {
+		return nil
+	}
+	record, err := base64.StdEncoding.Strict().DecodeString(n.Claim)
+	if err != nil {
+		return l.refuse(n.Name, Malformed, "annotation %s is not base64", ClaimAnnotation)
+	}
+	err = a.judge(n.Name, record)
+	if cause(err) == OldEpoch {
+		return nil // an object that lags behind gossip is no lie
+	}
+	return l.count(n.Name, err)
+}
+
+// release judges what was held back until its node is known.
+func (l *Ledger) release(name string) error {
+	a := l.accounts[name]
+	if a.key == (SigningKey{}) {
+		return nil
+	}
+	record, ok := l.held.take(name)
+	if !ok {
+		return nil
+	}
+	return l.count(name, a.judge(name, record))
+}
+
+// Hear judges what gossip brings, at a time. A nil error means: this is the
+// node's claim, and the member may be where it is said to be.
+func (l *Ledger) Hear(h Heard, now time.Time) error {
+	a := l.accounts[h.Name]
+	if a == nil || a.key == (SigningKey{}) {
+		l.held.put(h.Name, h.Record)
+		return l.refuse(h.Name, UnknownNode, "the API server has not shown its signing key yet")
+	}
+	if !bytes.Equal(h.Record, a.sealed) {
+		if err := l.hearNew(h, a, now); err != nil {
+			return l.count(h.Name, err)
+		}
+	}
+	if !l.at(a.claim, h.Address) {
+		return l.refuse(h.Name, WrongAddress, "said to be at %s, which its claim does not name", h.Address)
+	}
+	return nil
+}
+
+func (l *Ledger) hearNew(h Heard, a *account, now time.Time) error {
+	s, err := ParseClaim(h.Record)
+	if err != nil {
+		return refusalOf(h.Name, err)
+	}
+	if s.Epoch() < a.claim.Epoch {
+		return oldEpoch(h.Name, s.Epoch(), a.claim.Epoch)
+	}
+	if !a.budget.take(now) || !l.budget.take(now) {
+		return newRefusal(h.Name, TooMany, "more records than there is time to verify")
+	}
+	return a.accept(h.Name, s)
+}
+
+// at tells whether a claim lets its member gossip from an address.
+func (l *Ledger) at(c Claim, addr netip.AddrPort) bool {
+	return addr.Port() == l.port && slices.ContainsFunc(c.Endpoints, func(ep netip.AddrPort) bool {
+		return ep.Addr().Unmap() == addr.Addr().Unmap()
+	})
+}
+
+func (a *account) judge(name string, record []byte) error {
+	s, err := ParseClaim(record)
+	if err != nil {
+		return refusalOf(name, err)
+	}
+	if s.Epoch() < a.claim.Epoch {
+		return oldEpoch(name, s.Epoch(), a.claim.Epoch)
+	}
+	return a.accept(name, s)
+}
+
+// accept takes a claim of no lower epoch if it verifies. Of two different ones of
+// one epoch the greater stays, so that the order in which they come is nothing.
+func (a *account) accept(name string, s SealedClaim) error {
+	c, err := s.Open(name, a.uid, a.key)
+	if err != nil {
+		return refusalOf(name, err)
+	}
+	twice := c.Epoch == a.claim.Epoch && a.sealed != nil && !bytes.Equal(s.raw, a.sealed)
+	if !twice || bytes.Compare(s.raw, a.sealed) > 0 {
+		a.claim, a.sealed = c, s.raw
+	}
+	if twice {
+		return newRefusal(name, EpochTwice, "two different claims of epoch %d", c.Epoch)
+	}
+	return nil
+}
+
+// Claims returns every node's claim, by name.
+func (l *Ledger) Claims() []Claim {
+	var out []Claim
+	for _, a := range l.accounts {
+		if a.sealed != nil {
+			c := a.claim
+			c.Endpoints = slices.Clone(c.Endpoints)
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, func(a, b Claim) int { return strings.Compare(a.Node, b.Node) })
+	return out
+}
+
+// Published returns the nodes with each one's claim as the ledger has it in place
+// of the annotation: what has to be kept to begin from here again.
+func (l *Ledger) Published(nodes []Node) []Node {
+	out := slices.Clone(nodes)
+	for i, n := range out {
+		out[i].Claim = ""
+		if a := l.accounts[n.Name]; a != nil && a.uid == n.UID && a.sealed != nil {
+			out[i].Claim = base64.StdEncoding.EncodeToString(a.sealed)
+		}
+	}
+	return out
+}
