@@ -1,8 +1,9 @@
-// Package kube is the edge between the API server's NetworkPolicy objects and the policy model.
+// Package kube is the edge between the API server's NetworkPolicy and ClusterNetworkPolicy objects and the policy model.
 //
-// Input: a watch of all NetworkPolicies. Output: policies of the model, each with the problems found in it.
-// Translate, the step between, is pure. Invariant: what cannot be translated closes and never opens. The pods that a
-// policy selects stay isolated, a rule with a problem allows nothing, and the problem names policy, field and fix.
+// Input: a watch of all of them. Output: policies of the model, each with the problems found in it. Translate and
+// TranslateCluster, the step between, are pure. Invariant: what cannot be translated closes and never opens. The pods
+// that a policy selects stay subjects, a rule with a problem accepts nothing (or denies all, if it was not to accept), and
+// the problem names policy, field and fix.
 //
 // Out of scope: what a policy means (policy) and how it is enforced (policy/ruleset).
 package kube

@@ -23,7 +23,11 @@ type Problem struct {
 }
 
 func (p Problem) Error() string {
-	return fmt.Sprintf("network policy %s: %s: %s; %s", p.Policy, p.Field, p.Message, p.Fix)
+	kind := "network policy"
+	if p.Policy.Namespace == "" {
+		kind = "cluster network policy"
+	}
+	return fmt.Sprintf("%s %s: %s: %s; %s", kind, p.Policy, p.Field, p.Message, p.Fix)
 }
 
 // Translate is the policy of the model that an API object means. Where there are problems, the result allows less than

@@ -77,10 +77,22 @@ func describe(p policy.Policy) string {
 		}
 		fmt.Fprintf(&b, "%s: isolated, %d rules\n", d, len(*rules))
 		for i, r := range *rules {
-			fmt.Fprintf(&b, "  %d: %s; %s\n", i, peers(r), ports(r))
+			action := ""
+			if r.Action != policy.Accept {
+				action = r.Action.String() + " "
+			}
+			fmt.Fprintf(&b, "  %d: %s%s; %s\n", i, action, peers(r), ports(r))
 		}
 	}
 	return b.String()
+}
+
+func addresses(as ...string) []netip.Addr {
+	out := make([]netip.Addr, len(as))
+	for i, a := range as {
+		out[i] = netip.MustParseAddr(a)
+	}
+	return out
 }
 
 func words(s labels.Selector) string {
@@ -102,6 +114,8 @@ func peers(r policy.Rule) string {
 		switch {
 		case p.Block != nil:
 			s = append(s, fmt.Sprintf("%s without %v", p.Block.CIDR, p.Block.Except))
+		case p.Nodes != nil:
+			s = append(s, fmt.Sprintf("nodes {%s}", words(p.Nodes)))
 		case p.OwnNamespace:
 			s = append(s, fmt.Sprintf("pods {%s} here", words(p.Pods)))
 		default:
@@ -207,7 +221,7 @@ func FuzzTranslate(f *testing.F) {
 				sound(t, *rules)
 			}
 		}
-		c := policy.Cluster{Pods: []identity.Pod{{Namespace: p.Namespace, Name: "x", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}, Namespaces: []identity.Namespace{{Name: p.Namespace}}, Policies: []policy.Policy{p}}
+		c := policy.Cluster{Pods: []identity.Pod{{Namespace: p.Namespace, Name: "x", Addresses: addresses("10.0.0.1")}}, Namespaces: []identity.Namespace{{Name: p.Namespace}}, Policies: []policy.Policy{p}}
 		policy.Decide(c, policy.Flow{Source: netip.MustParseAddr("10.0.0.2"), Destination: netip.MustParseAddr("10.0.0.1"), Protocol: identity.TCP, Port: 80})
 	})
 }
@@ -220,7 +234,7 @@ func sound(t *testing.T, rules policy.Rules) {
 			t.Errorf("all and some: %+v", r)
 		}
 		for _, p := range r.Peers {
-			if p.Block != nil && !p.Block.CIDR.IsValid() || p.Block == nil && p.Pods == nil {
+			if p.Block != nil && !p.Block.CIDR.IsValid() || p.OfPods() && p.Pods == nil {
 				t.Errorf("half a peer: %+v", p)
 			}
 		}
