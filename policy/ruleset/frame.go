@@ -29,6 +29,7 @@ const (
 // The fixed chains that others reach.
 const (
 	allowed  = "allowed"   // a subject's connection that a rule allows
+	ends     = "ends"      // a connection's sender, then its receiver
 	closed   = "closed"    // packets without a connection that could be judged
 	errors   = "errors"    // ICMP errors about a connection
 	fromPod  = "from_pod"  // what comes out of a veth
@@ -107,9 +108,9 @@ func guardChains() []Chain {
 			drop(isIn(setCluster6, IP6Source)),
 		}},
 		{ChainSpec{fromPod, nil}, []Rule{
+			accept(isIn(SetPods4, InInterface, EtherSource, IPSource)),
 			drop(ICMPType{58, icmp6RouterAdvertisement}),
 			drop(ICMPType{58, icmp6Redirect}),
-			accept(isIn(SetPods4, InInterface, EtherSource, IPSource)),
 			accept(isIn(SetPods6, InInterface, EtherSource, IP6Source)),
 			accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source), ICMPType{58, icmp6NeighborSolicitation}),
 			accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source), ICMPType{58, icmp6NeighborAdvertisement}),
@@ -134,20 +135,23 @@ func guardChains() []Chain {
 	}
 }
 
-// policyChains lead every forwarded packet through its sender's and its receiver's chain.
+// policyChains lead every forwarded packet through its sender's and its receiver's chain. What belongs to an open
+// connection, which is nearly everything, takes the shortest way there.
 func policyChains() []Chain {
 	return []Chain{
 		{ChainSpec{"forward", &Hook{"filter", "forward", priorityFilter}}, []Rule{
 			rule(ClampMSS{}),
+			to(ends, State{StateEstablished}),
 			drop(isIn(setLinkLocal, IP6Source)),
-			accept(isIn(setSelf4, OriginalSource, ReplySource)),
-			accept(isIn(setSelf6, OriginalSource6, ReplySource6)),
 			call(closed, State{StateInvalid | StateUntracked}),
 			call(closed, State{StateNew}, NotSYN{}),
 			call(errors, State{StateRelated}),
+			to(ends),
+		}},
+		{ChainSpec{ends, nil}, []Rule{
 			rule(VerdictMap{[]Field{OriginalSource}, mapEgress4}),
-			rule(VerdictMap{[]Field{OriginalSource6}, mapEgress6}),
 			rule(VerdictMap{[]Field{ReplySource}, mapIngress4}),
+			rule(VerdictMap{[]Field{OriginalSource6}, mapEgress6}),
 			rule(VerdictMap{[]Field{ReplySource6}, mapIngress6}),
 		}},
 		{ChainSpec{closed, nil}, []Rule{

@@ -35,6 +35,8 @@ func (ch *chain) rules() []Rule {
 		rs = append(rs, ch.both(set, other6)...)
 	}
 	rs = append(rs, ch.both(setOpen)...)
+	// A pod may always reach itself: asked last, since it seldom does.
+	rs = append(rs, to(allowed, isIn(setSelf4, OriginalSource, ReplySource)), to(allowed, isIn(setSelf6, OriginalSource6, ReplySource6)))
 	return append(rs, ch.last())
 }
 
