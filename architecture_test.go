@@ -26,6 +26,8 @@ var house = map[string]rule{
 	"overlay":                     {pure: true},
 	"overlay/gossip":              {imports: []string{"overlay"}},
 	"overlay/kube":                {imports: []string{"overlay"}},
+	"overlay/path":                {pure: true},
+	"overlay/probe":               {imports: []string{"overlay/path"}},
 	"overlay/wireguard":           {imports: []string{"overlay"}},
 	"overlay/wireguard/userspace": {imports: []string{"overlay"}},
 	"policy":                      {pure: true, imports: []string{"identity"}},

@@ -99,7 +99,7 @@ func (c *computation) addSelf() {
 		Key:        c.local.Key,
 		ListenPort: c.local.ListenPort,
 		Up:         true,
-		MTU:        c.local.mtu(c.outer, IPv4),
+		MTU:        c.local.deviceMTU(c.outer, IPv4),
 	}
 	self, ok := c.self()
 	if !ok {
@@ -123,7 +123,7 @@ func (c *computation) addSelf() {
 			continue
 		}
 		c.mesh.Addresses = append(c.mesh.Addresses, MeshAddress(own[i]))
-		c.mesh.MTU = max(c.mesh.MTU, c.local.mtu(c.outer, family))
+		c.mesh.MTU = max(c.mesh.MTU, c.local.deviceMTU(c.outer, family))
 	}
 }
 
@@ -157,13 +157,13 @@ func (c *computation) addRemote(n *Node) {
 
 func (c *computation) addRoute(cidr netip.Prefix) {
 	family := FamilyOf(cidr.Addr())
-	route := Route{CIDR: cidr, MTU: c.local.mtu(c.outer, family)}
+	route := Route{CIDR: cidr, MTU: c.local.routeMTU(c.outer)}
 	for _, addr := range c.mesh.Addresses {
 		if FamilyOf(addr) == family {
 			route.Src = addr
 		}
 	}
-	c.mesh.MTU = max(c.mesh.MTU, route.MTU)
+	c.mesh.MTU = max(c.mesh.MTU, c.local.deviceMTU(c.outer, family))
 	c.mesh.Routes = append(c.mesh.Routes, route)
 }
 

@@ -52,8 +52,8 @@ func TestComputeMTU(t *testing.T) {
 		{"IPv6 underlay", 1500, IPv6, 1420, 1420, 1420},
 		{"jumbo", 9000, IPv4, 8940, 8940, 8940},
 		{"least for IPv6", 1340, IPv4, 1280, 1280, 1280},
-		{"too small for IPv6, room for padding", 1280, IPv4, 1280, 1216, 1280},
-		{"absurd", 100, IPv4, 1280, 576, 1280},
+		{"too small for IPv6, room for padding", 1280, IPv4, 1280, 1216, 1216},
+		{"absurd", 100, IPv4, 1280, 576, 576},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := local()

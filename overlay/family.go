@@ -65,15 +65,21 @@ const (
 // WireGuard pads packets to this many bytes, but not beyond the device's MTU.
 const padding = 16
 
-// mtu returns the route MTU for packets of the given inner family. One that the
-// device's MTU may exceed leaves room for the padding.
-func (l Local) mtu(outer, inner Family) int {
+// routeMTU returns the largest packet that fits the underlay. One that the device's
+// MTU may exceed leaves room for the padding. An IPv6 route may be narrower than IPv6
+// allows a link to be: TCP keeps to it.
+func (l Local) routeMTU(outer Family) int {
 	mtu := l.UnderlayMTU - outer.overhead()
 	if mtu < minMTU6 {
 		mtu -= mtu % padding
 	}
-	if inner == IPv6 {
-		return max(mtu, minMTU6)
-	}
 	return max(mtu, minMTU4)
+}
+
+// deviceMTU returns what the device needs to carry packets of the inner family.
+func (l Local) deviceMTU(outer, inner Family) int {
+	if inner == IPv6 {
+		return max(l.routeMTU(outer), minMTU6)
+	}
+	return l.routeMTU(outer)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 )
 
 // UnderlayMTU returns the MTU of the link that bears addr.
@@ -24,4 +26,31 @@ func UnderlayMTU(addr netip.Addr) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("find link of %s: no link has it", addr)
+}
+
+// PathMTU returns the largest packet that the kernel knows to reach the endpoint:
+// that of the link, or what a router on the way has complained of.
+func PathMTU(endpoint netip.AddrPort) (int, error) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(endpoint))
+	if err != nil {
+		return 0, fmt.Errorf("find way to %s: %w", endpoint, err)
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("find way to %s: %w", endpoint, err)
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_MTU
+	if endpoint.Addr().Is6() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	var mtu int
+	var failed error
+	if err := raw.Control(func(fd uintptr) { mtu, failed = unix.GetsockoptInt(int(fd), level, option) }); err != nil {
+		return 0, fmt.Errorf("find way to %s: %w", endpoint, err)
+	}
+	if failed != nil {
+		return 0, fmt.Errorf("read MTU of way to %s: %w", endpoint, failed)
+	}
+	return mtu, nil
 }

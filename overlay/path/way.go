@@ -1,0 +1,162 @@
+package path
+
+import "time"
+
+const (
+	window  = 20 // small probes that the loss is counted over
+	enough  = 3  // probes in a row without an answer that mean something
+	lateFor = 5  // timeouts for which a late answer is still taken
+)
+
+// shot is a probe under way.
+type shot struct {
+	size int
+	at   time.Time
+	lost bool // so far
+}
+
+// way is the way to one node.
+type way struct {
+	config *Config
+	target Target
+	sizer  sizer
+	sent   map[uint64]shot
+
+	next      time.Time // small probe
+	results   []bool    // of the last small probes: answered
+	missed    int       // in a row
+	asked     time.Time // first of those missed
+	silent    time.Time
+	roundTrip time.Duration
+	moved     time.Time // when bytes were last seen to have come
+	remade    time.Time
+}
+
+func newWay(config *Config, start time.Time) *way {
+	return &way{config: config, sizer: sizer{config: config, check: start}, sent: map[uint64]shot{}, next: start, moved: start}
+}
+
+func (w *way) follow(now time.Time, target Target) {
+	if target.Received != w.target.Received {
+		w.moved = now
+	}
+	w.target = target
+	w.sizer.bound(now, target.Limit)
+}
+
+// due returns the sizes to send now.
+func (w *way) due(now time.Time) []int {
+	w.expire(now)
+	sizes := w.sizer.due(now)
+	if len(sizes) == 0 && now.Before(w.next) {
+		return nil
+	}
+	// A small one goes with the others: its answer tells a black hole from silence.
+	w.next = now.Add(w.config.Interval)
+	return append([]int{0}, sizes...)
+}
+
+func (w *way) expire(now time.Time) {
+	for number, s := range w.sent {
+		age := now.Sub(s.at)
+		if age >= w.config.Timeout && !s.lost {
+			s.lost = true
+			w.sent[number] = s
+			if s.size == 0 {
+				w.miss(now, s)
+			}
+		}
+		if age >= lateFor*w.config.Timeout {
+			delete(w.sent, number)
+		}
+	}
+}
+
+func (w *way) miss(now time.Time, s shot) {
+	w.note(false)
+	if w.missed == 0 || s.at.Before(w.asked) {
+		w.asked = s.at
+	}
+	w.missed++
+	if w.missed < enough {
+		w.next = now
+	} else if w.silent.IsZero() {
+		w.silent = w.asked
+	}
+}
+
+func (w *way) note(answered bool) {
+	w.results = append(w.results, answered)
+	if len(w.results) > window {
+		w.results = w.results[1:]
+	}
+}
+
+func (w *way) answer(now time.Time, number uint64) {
+	s, known := w.sent[number]
+	if !known {
+		return
+	}
+	delete(w.sent, number)
+	if !w.silent.IsZero() {
+		// The way may be another one now.
+		w.sizer.doubt(now)
+	}
+	w.missed, w.silent = 0, time.Time{}
+	if s.size > 0 {
+		w.sizer.answer(now, s.size)
+		return
+	}
+	w.sizer.hear()
+	if !s.lost {
+		w.note(true)
+		w.smooth(now.Sub(s.at))
+	}
+}
+
+func (w *way) smooth(trip time.Duration) {
+	if w.roundTrip == 0 {
+		w.roundTrip = max(trip, 1)
+		return
+	}
+	w.roundTrip += (trip - w.roundTrip) / 8
+}
+
+// wake is when something may be due.
+func (w *way) wake() time.Time {
+	wake := w.next
+	if check := w.sizer.check; check.Before(wake) && w.target.Limit > 0 {
+		wake = check
+	}
+	for _, s := range w.sent {
+		if lost := s.at.Add(w.config.Timeout); !s.lost && lost.Before(wake) {
+			wake = lost
+		}
+	}
+	return wake
+}
+
+func (w *way) remake(now time.Time) bool {
+	patience := w.config.Patience
+	if w.silent.IsZero() || now.Sub(w.silent) < patience || now.Sub(w.moved) < patience {
+		return false
+	}
+	if !w.target.Alive || !w.remade.Before(w.silent) {
+		return false
+	}
+	w.remade = now
+	return true
+}
+
+func (w *way) path(name string) Path {
+	p := Path{Node: name, MTU: w.sizer.mtu, RoundTrip: w.roundTrip, Silent: w.silent, Remade: w.remade}
+	for _, answered := range w.results {
+		if !answered {
+			p.Loss++
+		}
+	}
+	if len(w.results) > 0 {
+		p.Loss /= float64(len(w.results))
+	}
+	return p
+}

@@ -1,0 +1,49 @@
+package overlay
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Fits returns how large a packet may be in the tunnel so that the encrypted one, on
+// its way to the endpoint, is not larger than the underlay's MTU there.
+func Fits(underlayMTU int, endpoint netip.AddrPort) int {
+	return Local{UnderlayMTU: underlayMTU}.routeMTU(FamilyOf(endpoint.Addr()))
+}
+
+// Within narrows the routes to what the ways to the nodes carry, by node name. A
+// node whose way is not known yet keeps the MTU its route has, if that is lower: it
+// was known once. No route grows beyond what m has for it.
+func (m Mesh) Within(ways map[string]int, have []Route) Mesh {
+	limits := make(map[netip.Prefix]int, len(m.Routes))
+	for _, r := range have {
+		limits[r.CIDR] = r.MTU
+	}
+	for _, p := range m.Peers {
+		if mtu, known := ways[p.Name]; known {
+			for _, cidr := range p.AllowedIPs {
+				limits[cidr] = mtu
+			}
+		}
+	}
+	m.Routes = slices.Clone(m.Routes)
+	for i, r := range m.Routes {
+		if limit := limits[r.CIDR]; limit >= minMTU4 && limit < r.MTU {
+			m.Routes[i].MTU = limit
+		}
+	}
+	return m
+}
+
+// Remake returns the steps that make a node's peer anew, with nothing left of its
+// session or of where it was last heard from. Without such a peer there are none.
+func (m Mesh) Remake(node string) Plan {
+	plan := Plan{Device: m.Device}
+	for _, p := range m.Peers {
+		if p.Name == node {
+			step, _ := setPeer(nil, p)
+			plan.Steps = append(plan.Steps, RemovePeer{Key: p.Key}, step)
+		}
+	}
+	return plan
+}
