@@ -8,6 +8,14 @@ const (
 	lateFor = 5  // timeouts for which a late answer is still taken
 )
 
+// outcome is what became of a probe.
+type outcome uint8
+
+const (
+	answered outcome = iota
+	lost
+)
+
 // shot is a probe under way.
 type shot struct {
 	size int
@@ -23,7 +31,7 @@ type way struct {
 	sent   map[uint64]shot
 
 	next      time.Time // small probe
-	results   []bool    // of the last small probes: answered
+	results   []outcome // of the last small probes
 	missed    int       // in a row
 	asked     time.Time // first of those missed
 	silent    time.Time
@@ -73,7 +81,7 @@ func (w *way) expire(now time.Time) {
 }
 
 func (w *way) miss(now time.Time, s shot) {
-	w.note(false)
+	w.note(lost)
 	if w.missed == 0 || s.at.Before(w.asked) {
 		w.asked = s.at
 	}
@@ -85,8 +93,8 @@ func (w *way) miss(now time.Time, s shot) {
 	}
 }
 
-func (w *way) note(answered bool) {
-	w.results = append(w.results, answered)
+func (w *way) note(o outcome) {
+	w.results = append(w.results, o)
 	if len(w.results) > window {
 		w.results = w.results[1:]
 	}
@@ -109,7 +117,7 @@ func (w *way) answer(now time.Time, number uint64) {
 	}
 	w.sizer.hear()
 	if !s.lost {
-		w.note(true)
+		w.note(answered)
 		w.smooth(now.Sub(s.at))
 	}
 }
@@ -129,8 +137,8 @@ func (w *way) wake() time.Time {
 		wake = check
 	}
 	for _, s := range w.sent {
-		if lost := s.at.Add(w.config.Timeout); !s.lost && lost.Before(wake) {
-			wake = lost
+		if end := s.at.Add(w.config.Timeout); !s.lost && end.Before(wake) {
+			wake = end
 		}
 	}
 	return wake
@@ -150,8 +158,8 @@ func (w *way) remake(now time.Time) bool {
 
 func (w *way) path(name string) Path {
 	p := Path{Node: name, MTU: w.sizer.mtu, RoundTrip: w.roundTrip, Silent: w.silent, Remade: w.remade}
-	for _, answered := range w.results {
-		if !answered {
+	for _, o := range w.results {
+		if o == lost {
 			p.Loss++
 		}
 	}
