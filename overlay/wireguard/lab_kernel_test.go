@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
 )
 
@@ -128,6 +129,7 @@ type node struct {
 	dev     *wireguard.Device
 	process *exec.Cmd
 	members []overlay.Member
+	prober  *probe.Prober // nil: ways are not probed
 }
 
 // addNode plugs a node with the underlay address 172.31.0.N or fd00:31::N in.
@@ -270,6 +272,14 @@ func (n *node) open() {
 
 // want is the mesh this node should have.
 func (n *node) want() overlay.Mesh {
+	if n.prober == nil {
+		return n.computed()
+	}
+	return n.computed().Within(n.prober.MTUs(), nil)
+}
+
+// computed is the same, but for the ways.
+func (n *node) computed() overlay.Mesh {
 	var nodes []overlay.Node
 	for _, other := range n.lab.nodes {
 		nodes = append(nodes, other.api)
