@@ -16,6 +16,11 @@ func key(letter byte) Key {
 	return k
 }
 
+// keys are a node's two: the letter's for lane 0, the capital's for lane 1.
+func keys(letter byte) [Lanes]Key { return [Lanes]Key{key(letter), key(letter - 'a' + 'A')} }
+
+func published(letter byte) string { return PrintKeys(keys(letter)) }
+
 func prefixes(texts ...string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, text := range texts {
@@ -43,7 +48,7 @@ func endpoints(texts ...string) []netip.AddrPort {
 // local is node a of the test cluster.
 func local() Local {
 	return Local{
-		Name: "a", Key: key('a'), Device: "kith0", ListenPort: 51820,
+		Name: "a", Keys: keys('a'), Devices: [Lanes]string{"kith0", "kith1"}, ListenPort: 51820,
 		UnderlayMTU: 1500, Keepalive: 25 * time.Second,
 	}
 }
@@ -57,7 +62,7 @@ func cluster() []Node {
 			Created:     time.Unix(int64(i), 0),
 			PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", i+1), fmt.Sprintf("fd00:244:0:%d::/64", i+1)),
 			InternalIPs: addrs(fmt.Sprintf("172.18.0.%d", i+1)),
-			PublicKey:   key(name[0]).String(),
+			PublicKey:   published(name[0]),
 		})
 	}
 	return nodes
@@ -65,7 +70,7 @@ func cluster() []Node {
 
 func mesh(t *testing.T, nodes []Node, members []Member) Mesh {
 	t.Helper()
-	m, problems := Compute(local(), nodes, members)
+	m, problems := Compute(local(), nodes, members, nil)
 	for _, p := range problems {
 		t.Errorf("unexpected problem: %s", p)
 	}

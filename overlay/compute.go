@@ -8,8 +8,9 @@ import (
 )
 
 // Compute returns the mesh that this node should be part of.
-func Compute(local Local, nodes []Node, members []Member) (Mesh, []Problem) {
+func Compute(local Local, nodes []Node, members []Member, paths map[string]Path) (Mesh, []Problem) {
 	c := newComputation(local, nodes, members)
+	c.paths = paths
 	for i := range c.nodes {
 		c.allot(&c.nodes[i])
 	}
@@ -28,6 +29,7 @@ type computation struct {
 	local    Local
 	nodes    []Node // the order in which contested claims are granted
 	members  map[string]Member
+	paths    map[string]Path
 	grants   grants
 	granted  map[string][]netip.Prefix
 	keys     map[Key]string
@@ -94,19 +96,21 @@ func (c *computation) allot(n *Node) {
 }
 
 func (c *computation) addSelf() {
-	c.mesh = Mesh{
-		Device:     c.local.Device,
-		Key:        c.local.Key,
-		ListenPort: c.local.ListenPort,
-		Up:         true,
-		MTU:        c.local.deviceMTU(c.outer, IPv4),
+	for i := range c.mesh.Lanes {
+		c.mesh.Lanes[i] = Lane{
+			Device:     c.local.Devices[i],
+			Key:        c.local.Keys[i],
+			ListenPort: c.local.ListenPort + uint16(i),
+			Up:         true,
+			MTU:        c.local.deviceMTU(c.outer, IPv4),
+		}
 	}
 	self, ok := c.self()
 	if !ok {
 		c.problems.add(OwnNodeMissing, c.local.Name, "this node's own Node object is not there")
 		return
 	}
-	if self.PublicKey != c.local.Key.String() {
+	if self.PublicKey != PrintKeys(c.local.Keys) {
 		c.problems.add(OwnKeyDiffers, self.Name, "this node's published key is not its own yet")
 	}
 	own := c.granted[self.Name]
@@ -122,8 +126,11 @@ func (c *computation) addSelf() {
 		if i < 0 {
 			continue
 		}
-		c.mesh.Addresses = append(c.mesh.Addresses, MeshAddress(own[i]))
-		c.mesh.MTU = max(c.mesh.MTU, c.local.deviceMTU(c.outer, family))
+		for lane := range c.mesh.Lanes {
+			l := &c.mesh.Lanes[lane]
+			l.Addresses = append(l.Addresses, MeshAddress(own[i]))
+			l.MTU = max(l.MTU, c.local.deviceMTU(c.outer, family))
+		}
 	}
 }
 
@@ -136,64 +143,80 @@ func hasIPv6(cidrs []netip.Prefix) bool {
 // takes the way out in clear.
 func (c *computation) addRemote(n *Node) {
 	for _, cidr := range c.granted[n.Name] {
-		c.addRoute(cidr)
+		c.addRoute(cidr, c.paths[n.Name].Lane)
 	}
-	key, ok := c.peerKey(n)
+	keys, ok := c.peerKeys(n)
 	if !ok {
 		return
 	}
-	endpoint, ok := c.endpoint(n, key)
+	endpoint, ok := c.endpoint(n, keys)
 	if !ok {
 		c.problems.add(NoEndpoint, n.Name, "no address to reach it at: it must speak first")
 	}
-	c.mesh.Peers = append(c.mesh.Peers, Peer{
-		Name:       n.Name,
-		Key:        key,
-		Endpoint:   endpoint,
-		AllowedIPs: slices.Clone(c.granted[n.Name]),
-		Keepalive:  c.local.Keepalive,
-	})
+	for lane, key := range keys {
+		c.mesh.Lanes[lane].Peers = append(c.mesh.Lanes[lane].Peers, Peer{
+			Name:       n.Name,
+			Key:        key,
+			Endpoint:   onLane(endpoint, lane),
+			AllowedIPs: slices.Clone(c.granted[n.Name]),
+			Keepalive:  c.local.Keepalive,
+		})
+	}
 }
 
-func (c *computation) addRoute(cidr netip.Prefix) {
+// onLane is the endpoint of a lane, given that of lane 0.
+func onLane(endpoint netip.AddrPort, lane int) netip.AddrPort {
+	if !endpoint.IsValid() {
+		return endpoint
+	}
+	return netip.AddrPortFrom(endpoint.Addr(), endpoint.Port()+uint16(lane))
+}
+
+func (c *computation) addRoute(cidr netip.Prefix, lane int) {
 	family := FamilyOf(cidr.Addr())
-	route := Route{CIDR: cidr, MTU: c.local.routeMTU(c.outer)}
-	for _, addr := range c.mesh.Addresses {
+	route := Route{CIDR: cidr, Lane: lane, MTU: c.local.routeMTU(c.outer)}
+	for _, addr := range c.mesh.Lanes[lane].Addresses {
 		if FamilyOf(addr) == family {
 			route.Src = addr
 		}
 	}
-	c.mesh.MTU = max(c.mesh.MTU, c.local.deviceMTU(c.outer, family))
+	for i := range c.mesh.Lanes {
+		c.mesh.Lanes[i].MTU = max(c.mesh.Lanes[i].MTU, c.local.deviceMTU(c.outer, family))
+	}
 	c.mesh.Routes = append(c.mesh.Routes, route)
 }
 
-func (c *computation) peerKey(n *Node) (Key, bool) {
+func (c *computation) peerKeys(n *Node) ([Lanes]Key, bool) {
 	if n.PublicKey == "" {
 		c.problems.add(KeyMissing, n.Name, "no WireGuard key published yet")
-		return Key{}, false
+		return [Lanes]Key{}, false
 	}
-	key, err := ParseKey(n.PublicKey)
+	keys, err := ParseKeys(n.PublicKey)
 	if err != nil {
 		c.problems.add(KeyMalformed, n.Name, "annotation %s: %v", KeyAnnotation, err)
-		return Key{}, false
+		return [Lanes]Key{}, false
 	}
-	if key == c.local.Key {
-		c.problems.add(KeyTaken, n.Name, "key %s refused: it is this node's own", key)
-		return Key{}, false
+	for _, key := range keys {
+		if slices.Contains(c.local.Keys[:], key) {
+			c.problems.add(KeyTaken, n.Name, "key %s refused: it is this node's own", key)
+			return [Lanes]Key{}, false
+		}
+		if holder, taken := c.keys[key]; taken {
+			c.problems.add(KeyTaken, n.Name, "key %s refused: node %s holds it", key, holder)
+			return [Lanes]Key{}, false
+		}
 	}
-	if holder, taken := c.keys[key]; taken {
-		c.problems.add(KeyTaken, n.Name, "key %s refused: node %s holds it", key, holder)
-		return Key{}, false
+	for _, key := range keys {
+		c.keys[key] = n.Name
 	}
-	c.keys[key] = n.Name
-	return key, true
+	return keys, true
 }
 
 // endpoint prefers gossip, which learns of a move first, if it speaks of the key
 // that the Node object names. Liveness plays no part: a member that is called
 // dead may be alive behind a lossy path.
-func (c *computation) endpoint(n *Node, key Key) (netip.AddrPort, bool) {
-	if m := c.members[n.Name]; m.Key == key && len(m.Endpoints) > 0 {
+func (c *computation) endpoint(n *Node, keys [Lanes]Key) (netip.AddrPort, bool) {
+	if m := c.members[n.Name]; m.Keys == keys && len(m.Endpoints) > 0 {
 		return c.ofFamily(m.Endpoints), true
 	}
 	port := c.listenPort(n)

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -15,29 +16,33 @@ func diffMesh(want, got Mesh) string {
 
 func TestComputeDualStack(t *testing.T) {
 	own4, own6 := netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00:244:0:1::1")
+	lane := func(device string, port uint16, letters string) Lane {
+		peer := func(name, letter byte) Peer {
+			return Peer{
+				Name: string(name), Key: key(letter),
+				Endpoint:   netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("172.18.0.%d", name-'a'+1)), port),
+				AllowedIPs: prefixes(fmt.Sprintf("10.244.%d.0/24", name-'a'+1), fmt.Sprintf("fd00:244:0:%d::/64", name-'a'+1)),
+				Keepalive:  25 * time.Second,
+			}
+		}
+		return Lane{
+			Device: device, Key: key(letters[0]), ListenPort: port, MTU: 1440, Up: true,
+			Addresses: []netip.Addr{own4, own6}, Peers: []Peer{peer('b', letters[1]), peer('c', letters[2])},
+		}
+	}
 	want := Mesh{
-		Device: "kith0", Key: key('a'), ListenPort: 51820, MTU: 1440, Up: true,
-		Addresses: []netip.Addr{own4, own6},
-		Peers: []Peer{
-			{
-				Name: "b", Key: key('b'), Endpoint: netip.MustParseAddrPort("172.18.0.2:51820"),
-				AllowedIPs: prefixes("10.244.2.0/24", "fd00:244:0:2::/64"), Keepalive: 25 * time.Second,
-			},
-			{
-				Name: "c", Key: key('c'), Endpoint: netip.MustParseAddrPort("172.18.0.3:51820"),
-				AllowedIPs: prefixes("10.244.3.0/24", "fd00:244:0:3::/64"), Keepalive: 25 * time.Second,
-			},
-		},
+		Lanes: [Lanes]Lane{lane("kith0", 51820, "abc"), lane("kith1", 51821, "ABC")},
 		Routes: []Route{
 			{CIDR: netip.MustParsePrefix("10.244.2.0/24"), Src: own4, MTU: 1440},
-			{CIDR: netip.MustParsePrefix("10.244.3.0/24"), Src: own4, MTU: 1440},
+			{CIDR: netip.MustParsePrefix("10.244.3.0/24"), Lane: 1, Src: own4, MTU: 1440},
 			{CIDR: netip.MustParsePrefix("fd00:244:0:2::/64"), Src: own6, MTU: 1440},
-			{CIDR: netip.MustParsePrefix("fd00:244:0:3::/64"), Src: own6, MTU: 1440},
+			{CIDR: netip.MustParsePrefix("fd00:244:0:3::/64"), Lane: 1, Src: own6, MTU: 1440},
 		},
 		Unreachable: prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
 	}
-	if diff := diffMesh(want, mesh(t, cluster(), nil)); diff != "" {
-		t.Error(diff)
+	got, problems := Compute(local(), cluster(), nil, map[string]Path{"c": {Lane: 1}})
+	if diff := diffMesh(want, got); diff != "" || len(problems) > 0 {
+		t.Error(diff, problems)
 	}
 }
 
@@ -58,8 +63,8 @@ func TestComputeMTU(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l := local()
 			l.UnderlayMTU, l.Underlay = test.underlay, test.family
-			m, _ := Compute(l, cluster(), nil)
-			got := [3]int{m.MTU, m.Routes[0].MTU, m.Routes[2].MTU}
+			m, _ := Compute(l, cluster(), nil, nil)
+			got := [3]int{m.Lanes[1].MTU, m.Routes[0].MTU, m.Routes[2].MTU}
 			if want := [3]int{test.device, test.in4, test.in6}; got != want {
 				t.Errorf("device, IPv4 and IPv6 route MTU %v, want %v", got, want)
 			}
@@ -76,25 +81,25 @@ func TestComputeEndpoints(t *testing.T) {
 	}{
 		{"Node object alone", nil, Member{}, "172.18.0.2:51820"},
 		{"own port of the node", func(_ *Local, b *Node) { b.ListenPort = "4500" }, Member{}, "172.18.0.2:4500"},
-		{"gossip moves it", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "9.9.9.9:1"},
-		{"gossip of the dead still counts", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("9.9.9.9:1")}, "9.9.9.9:1"},
-		{"gossip with another key does not", nil, Member{Name: "b", Key: key('x'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "172.18.0.2:51820"},
-		{"gossip without an endpoint", nil, Member{Name: "b", Key: key('b'), Alive: true}, "172.18.0.2:51820"},
-		{"family of the first own address", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("[fd::2]:1", "9.9.9.9:1")}, "9.9.9.9:1"},
+		{"gossip moves it", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "9.9.9.9:1"},
+		{"gossip of the dead still counts", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("9.9.9.9:1")}, "9.9.9.9:1"},
+		{"gossip with another key does not", nil, Member{Name: "b", Keys: keys('x'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "172.18.0.2:51820"},
+		{"gossip without an endpoint", nil, Member{Name: "b", Keys: keys('b'), Alive: true}, "172.18.0.2:51820"},
+		{"family of the first own address", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("[fd::2]:1", "9.9.9.9:1")}, "9.9.9.9:1"},
 		{"family as configured", func(l *Local, b *Node) {
 			l.Underlay = IPv6
 			b.InternalIPs = addrs("172.18.0.2", "fd00:18::2")
 		}, Member{}, "[fd00:18::2]:51820"},
 		{"other family rather than none", func(l *Local, _ *Node) { l.Underlay = IPv6 }, Member{}, "172.18.0.2:51820"},
-		{"mapped address", nil, Member{Name: "b", Key: key('b'), Endpoints: endpoints("[::ffff:9.9.9.9]:1")}, "9.9.9.9:1"},
+		{"mapped address", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("[::ffff:9.9.9.9]:1")}, "9.9.9.9:1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l, nodes := local(), cluster()
 			if test.change != nil {
 				test.change(&l, &nodes[1])
 			}
-			m, _ := Compute(l, nodes, []Member{test.member})
-			if got := m.Peers[0].Endpoint.String(); got != test.want {
+			m, _ := Compute(l, nodes, []Member{test.member}, nil)
+			if got := m.Lanes[0].Peers[0].Endpoint.String(); got != test.want {
 				t.Errorf("endpoint %s, want %s", got, test.want)
 			}
 		})
@@ -116,7 +121,7 @@ func TestComputeProblems(t *testing.T) {
 			[]Problem{{NoPodCIDR, "a", "no pod CIDR yet"}}, []string{"b", "c"}},
 		{"no key yet", func(n []Node) []Node { n[1].PublicKey = ""; return n },
 			[]Problem{{KeyMissing, "b", "no WireGuard key published yet"}}, []string{"c"}},
-		{"short key", func(n []Node) []Node { n[1].PublicKey = "YWJj"; return n },
+		{"short key", func(n []Node) []Node { n[1].PublicKey = "YWJj,YWJj"; return n },
 			[]Problem{{KeyMalformed, "b", "annotation kith.network/wireguard-public-key: parse WireGuard key: 3 bytes instead of 32"}}, []string{"c"}},
 		{"malformed port", func(n []Node) []Node { n[1].ListenPort = "0"; return n },
 			[]Problem{{PortMalformed, "b", `annotation kith.network/wireguard-port: "0" is not a port; 51820 taken`}}, []string{"b", "c"}},
@@ -134,12 +139,12 @@ func TestComputeProblems(t *testing.T) {
 			[]Problem{{CIDRCoversNodes, "c", "pod CIDR 172.18.0.0/16 refused: it covers node address 172.18.0.1"}}, []string{"b", "c"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m, problems := Compute(local(), test.change(cluster()), nil)
+			m, problems := Compute(local(), test.change(cluster()), nil, nil)
 			if diff := cmp.Diff(test.want, problems); diff != "" {
 				t.Error(diff)
 			}
 			var peers []string
-			for _, p := range m.Peers {
+			for _, p := range m.Lanes[0].Peers {
 				peers = append(peers, p.Name)
 			}
 			if diff := cmp.Diff(test.peers, peers); diff != "" {
@@ -163,8 +168,8 @@ func TestComputeFirstComeKeeps(t *testing.T) {
 			nodes := cluster()
 			nodes[1].Created, nodes[2].Created = test.b, test.c
 			nodes[2].PodCIDRs = nodes[1].PodCIDRs
-			m, _ := Compute(local(), nodes, nil)
-			for _, p := range m.Peers {
+			m, _ := Compute(local(), nodes, nil, nil)
+			for _, p := range m.Lanes[0].Peers {
 				if (p.Name == test.want) != (len(p.AllowedIPs) == 2) {
 					t.Errorf("peer %s has %v", p.Name, p.AllowedIPs)
 				}
@@ -177,15 +182,15 @@ func TestComputeFirstComeKeeps(t *testing.T) {
 func TestComputeRoutesAwaitTheKey(t *testing.T) {
 	nodes := cluster()
 	nodes[1].PublicKey = ""
-	m, _ := Compute(local(), nodes, nil)
-	if len(m.Peers) != 1 || len(m.Routes) != 4 {
-		t.Errorf("%d peers and %d routes, want 1 and 4", len(m.Peers), len(m.Routes))
+	m, _ := Compute(local(), nodes, nil, nil)
+	if len(m.Lanes[0].Peers) != 1 || len(m.Routes) != 4 {
+		t.Errorf("%d peers and %d routes, want 1 and 4", len(m.Lanes[0].Peers), len(m.Routes))
 	}
 }
 
 func TestComputeDeadMemberKeepsItsPeer(t *testing.T) {
-	alive := []Member{{Name: "b", Key: key('b'), Endpoints: endpoints("172.18.0.2:51820"), Alive: true}}
-	dead := []Member{{Name: "b", Key: key('b'), Endpoints: endpoints("172.18.0.2:51820")}}
+	alive := []Member{{Name: "b", Keys: keys('b'), Endpoints: endpoints("172.18.0.2:51820"), Alive: true}}
+	dead := []Member{{Name: "b", Keys: keys('b'), Endpoints: endpoints("172.18.0.2:51820")}}
 	if diff := diffMesh(mesh(t, cluster(), alive), mesh(t, cluster(), dead)); diff != "" {
 		t.Error(diff)
 	}
@@ -216,6 +221,14 @@ func TestParse(t *testing.T) {
 	}
 	if _, err := ParseFamily("ip"); err == nil {
 		t.Error("family ip is no error")
+	}
+	for _, text := range []string{"", key('k').String(), published('k') + "," + key('l').String(), PrintKeys([Lanes]Key{key('k'), key('k')})} {
+		if _, err := ParseKeys(text); err == nil {
+			t.Errorf("keys %q are no error", text)
+		}
+	}
+	if got, err := ParseKeys(published('k')); got != keys('k') || err != nil {
+		t.Errorf("keys: %s, %v", got, err)
 	}
 	if _, err := ParseKey(Key{}.String()); err == nil {
 		t.Error("the zero key is no error")

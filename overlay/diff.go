@@ -7,18 +7,30 @@ import (
 
 // Diff returns the steps from the mesh that is there to the mesh that is wanted.
 // Closing steps come first and opening the way out in clear comes last: own CIDRs
-// become unreachable and remote ones lead into the device before there are peers;
+// become unreachable and remote ones lead into a device before there are peers;
 // routes outlive their peers.
 func Diff(have, want Mesh) Plan {
 	d := differ{have: have, want: want}
-	d.close()
-	d.device()
-	d.addAddresses()
-	d.addRoutes()
-	d.setPeers()
-	d.removePeers()
+	for _, cidr := range missing(want.Unreachable, have.Unreachable) {
+		d.add(AddUnreachable{CIDR: cidr})
+	}
+	for i := range want.Lanes {
+		d.device(On{i})
+	}
+	for _, route := range missing(want.Routes, have.Routes) {
+		d.add(SetRoute{Route: route})
+	}
+	for i := range want.Lanes {
+		d.setPeers(On{i})
+		d.removePeers(On{i})
+	}
 	d.removeRoutes()
-	return Plan{Device: want.Device, Steps: d.steps}
+	for i := range want.Lanes {
+		for _, addr := range missing(have.Lanes[i].Addresses, want.Lanes[i].Addresses) {
+			d.add(RemoveAddress{On: On{i}, Addr: addr})
+		}
+	}
+	return Plan{Steps: d.steps}
 }
 
 type differ struct {
@@ -28,47 +40,38 @@ type differ struct {
 
 func (d *differ) add(s Step) { d.steps = append(d.steps, s) }
 
-func (d *differ) device() {
-	if d.have.Device != d.want.Device {
-		d.add(CreateDevice{})
+func (d *differ) device(on On) {
+	have, want := &d.have.Lanes[on.Lane], d.want.Lanes[on.Lane]
+	if have.Device != want.Device {
+		d.add(CreateDevice{on})
 	}
-	if d.have.Key != d.want.Key {
-		d.add(SetKey{Key: d.want.Key})
+	if have.Key != want.Key {
+		// A peer that stayed would tell of a handshake of the old key.
+		for _, p := range have.Peers {
+			d.add(RemovePeer{On: on, Key: p.Key})
+		}
+		have.Peers = nil
+		d.add(SetKey{On: on, Key: want.Key})
 	}
-	if d.have.ListenPort != d.want.ListenPort {
-		d.add(SetPort{Port: d.want.ListenPort})
+	if have.ListenPort != want.ListenPort {
+		d.add(SetPort{On: on, Port: want.ListenPort})
 	}
-	if d.have.MTU != d.want.MTU {
-		d.add(SetMTU{MTU: d.want.MTU})
+	if have.MTU != want.MTU {
+		d.add(SetMTU{On: on, MTU: want.MTU})
 	}
-	if !d.have.Up {
-		d.add(SetUp{})
+	if !have.Up {
+		d.add(SetUp{on})
 	}
-}
-
-// close needs no device.
-func (d *differ) close() {
-	for _, cidr := range missing(d.want.Unreachable, d.have.Unreachable) {
-		d.add(AddUnreachable{CIDR: cidr})
-	}
-}
-
-func (d *differ) addAddresses() {
-	for _, addr := range missing(d.want.Addresses, d.have.Addresses) {
-		d.add(AddAddress{Addr: addr})
+	for _, addr := range missing(want.Addresses, have.Addresses) {
+		d.add(AddAddress{On: on, Addr: addr})
 	}
 }
 
-func (d *differ) addRoutes() {
-	for _, route := range missing(d.want.Routes, d.have.Routes) {
-		d.add(SetRoute{Route: route})
-	}
-}
-
-func (d *differ) setPeers() {
-	have := byKey(d.have.Peers)
-	for _, want := range d.want.Peers {
+func (d *differ) setPeers(on On) {
+	have := byKey(d.have.Lanes[on.Lane].Peers)
+	for _, want := range d.want.Lanes[on.Lane].Peers {
 		if step, differs := setPeer(have, want); differs {
+			step.On = on
 			d.add(step)
 		}
 	}
@@ -88,45 +91,46 @@ func setPeer(all map[Key]Peer, want Peer) (SetPeer, bool) {
 }
 
 // removePeers runs after setPeers, so a CIDR that moved has its new holder.
-func (d *differ) removePeers() {
-	want := byKey(d.want.Peers)
-	if stale := d.staleAllowed(want); len(stale) > 0 {
+func (d *differ) removePeers(on On) {
+	have, want := d.have.Lanes[on.Lane].Peers, byKey(d.want.Lanes[on.Lane].Peers)
+	if stale := staleAllowed(have, want); len(stale) > 0 {
 		slices.SortFunc(stale, comparePrefix)
-		d.add(DropAllowed{CIDRs: stale})
+		d.add(DropAllowed{On: on, CIDRs: stale})
 	}
-	for _, p := range d.have.Peers {
+	for _, p := range have {
 		if _, stays := want[p.Key]; !stays {
-			d.add(RemovePeer{Key: p.Key})
+			d.add(RemovePeer{On: on, Key: p.Key})
 		}
 	}
 }
 
 // staleAllowed returns what peers that stay have and nobody should. What somebody
 // else should have was taken from them by setPeers.
-func (d *differ) staleAllowed(want map[Key]Peer) []netip.Prefix {
+func staleAllowed(have []Peer, want map[Key]Peer) []netip.Prefix {
 	var kept, wanted []netip.Prefix
-	for _, p := range d.have.Peers {
+	for _, p := range have {
 		if _, stays := want[p.Key]; stays {
 			kept = append(kept, p.AllowedIPs...)
 		}
 	}
-	for _, p := range d.want.Peers {
+	for _, p := range want {
 		wanted = append(wanted, p.AllowedIPs...)
 	}
 	return missing(kept, wanted)
 }
 
-// removeRoutes leaves alone what an earlier step has turned from one kind into the other.
+// removeRoutes leaves alone what an earlier step has turned from one kind into the
+// other or moved to another lane.
 func (d *differ) removeRoutes() {
 	wanted := slices.Concat(cidrs(d.want.Routes), d.want.Unreachable)
-	for _, cidr := range missing(cidrs(d.have.Routes), wanted) {
-		d.add(RemoveRoute{CIDR: cidr})
+	replaced := cidrs(missing(d.want.Routes, d.have.Routes))
+	for _, r := range missing(d.have.Routes, d.want.Routes) {
+		if !slices.Contains(replaced, r.CIDR) && !slices.Contains(d.want.Unreachable, r.CIDR) {
+			d.add(RemoveRoute{On: On{r.Lane}, CIDR: r.CIDR})
+		}
 	}
 	for _, cidr := range missing(d.have.Unreachable, wanted) {
 		d.add(RemoveUnreachable{CIDR: cidr})
-	}
-	for _, addr := range missing(d.have.Addresses, d.want.Addresses) {
-		d.add(RemoveAddress{Addr: addr})
 	}
 }
 

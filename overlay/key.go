@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"strings"
 )
 
 // Key is a WireGuard public key.
@@ -30,3 +31,26 @@ func (k Key) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
 func (k Key) IsZero() bool { return k == Key{} }
 
 func (k Key) Compare(other Key) int { return bytes.Compare(k[:], other[:]) }
+
+// ParseKeys reads the keys of all lanes, which differ.
+func ParseKeys(s string) ([Lanes]Key, error) {
+	var keys [Lanes]Key
+	words := strings.Split(s, ",")
+	if len(words) != Lanes {
+		return keys, fmt.Errorf("parse WireGuard keys: %d instead of %d", len(words), Lanes)
+	}
+	for i, word := range words {
+		key, err := ParseKey(word)
+		if err != nil {
+			return [Lanes]Key{}, err
+		}
+		keys[i] = key
+	}
+	if keys[0] == keys[1] {
+		return [Lanes]Key{}, fmt.Errorf("parse WireGuard keys: one key for two lanes")
+	}
+	return keys, nil
+}
+
+// PrintKeys writes what ParseKeys reads.
+func PrintKeys(keys [Lanes]Key) string { return keys[0].String() + "," + keys[1].String() }

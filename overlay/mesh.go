@@ -1,9 +1,14 @@
 // Package overlay models the encrypted mesh between nodes as one value.
 //
-// Input: what this node is (Local), what the API server says of all nodes (Node)
-// and what gossip says of them (Member). Output of Compute: the Mesh this node's
-// kernel should hold, and the Problems met on the way. Diff turns the Mesh the
-// kernel has and the Mesh it should have into a Plan of minimal, ordered steps.
+// Input: what this node is (Local), what the API server says of all nodes (Node),
+// what gossip says of them (Member), and how this node sends to them (Path). Output
+// of Compute: the Mesh this node's kernel should hold, and the Problems met on the
+// way. Diff turns the Mesh the kernel has and the Mesh it should have into a Plan of
+// minimal, ordered steps.
+//
+// The mesh has two lanes: WireGuard devices with keys of their own. Every node is a
+// peer on both and is heard on both; which one a node sends on is the device of the
+// route alone. So the keys of a lane that nobody sends on can change without loss.
 //
 // Invariants:
 //   - Allowed IPs and routes come from Node.PodCIDRs alone. Gossip can move a
@@ -13,6 +18,7 @@
 //   - A member that gossip calls dead keeps its peer; a peer goes with its Node.
 //   - The order of the input does not matter. Diff(m, m) is empty.
 //   - No step of a Plan takes an allowed IP away before its new holder has it.
+//   - A handshake that the kernel tells of is one of the keys that it has now.
 //
 // Out of scope: keys other than public ones, sockets, the kernel, the clock, and
 // who may write a Node object.
@@ -37,16 +43,17 @@ const (
 // Local is this node, as its configuration and its key file describe it.
 type Local struct {
 	Name        string
-	Key         Key
-	Device      string
-	ListenPort  uint16
+	Keys        [Lanes]Key
+	Devices     [Lanes]string
+	ListenPort  uint16 // of lane 0; lane 1 listens on the next
 	Underlay    Family
 	UnderlayMTU int
 	Keepalive   time.Duration
 }
 
-// Node is what the core needs of a Kubernetes Node object. PublicKey and
-// ListenPort are the annotations as written; empty means absent.
+// Node is what the core needs of a Kubernetes Node object. PublicKey (one for each
+// lane, separated by a comma) and ListenPort are the annotations as written; empty
+// means absent.
 type Node struct {
 	Name        string
 	UID         string
@@ -62,23 +69,33 @@ type Node struct {
 // Member is what gossip says of a node.
 type Member struct {
 	Name      string
-	Key       Key
+	Keys      [Lanes]Key
 	Endpoints []netip.AddrPort
 	Alive     bool
 }
 
-// Mesh is the state of the mesh device and its routes, wanted or read.
-// A Mesh that was read has no peer names, and no Device if the link is absent.
+// Path is how this node sends to another: by lane 0 unless told otherwise.
+type Path struct {
+	Lane int
+}
+
+// Mesh is the state of the mesh's devices and routes, wanted or read.
 type Mesh struct {
-	Device      string
-	Key         Key
-	ListenPort  uint16
-	MTU         int
-	Up          bool
-	Addresses   []netip.Addr   // this node's own, one of each family, as /32 and /128
-	Peers       []Peer         // by name, then key
+	Lanes       [Lanes]Lane
 	Routes      []Route        // by CIDR
 	Unreachable []netip.Prefix // this node's own pod CIDRs
+}
+
+// Lane is one device. One that was read has no peer names, and no Device if the
+// link is absent.
+type Lane struct {
+	Device     string
+	Key        Key
+	ListenPort uint16
+	MTU        int
+	Up         bool
+	Addresses  []netip.Addr // this node's own, one of each family, as /32 and /128
+	Peers      []Peer       // by name, then key
 }
 
 // Peer is another node's place in the WireGuard device. The zero Endpoint means
@@ -91,10 +108,11 @@ type Peer struct {
 	Keepalive  time.Duration
 }
 
-// Route sends a remote pod CIDR into the device. Src is not valid if this node
+// Route sends a remote pod CIDR into a lane. Src is not valid if this node
 // has no mesh address of that family.
 type Route struct {
 	CIDR netip.Prefix
+	Lane int
 	Src  netip.Addr
 	MTU  int
 }
@@ -111,14 +129,22 @@ func MeshAddress(cidr netip.Prefix) netip.Addr {
 
 // Sort puts m into the order that Compute and readers of the kernel agree on.
 func (m *Mesh) Sort() {
-	slices.SortFunc(m.Addresses, netip.Addr.Compare)
 	slices.SortFunc(m.Unreachable, comparePrefix)
-	slices.SortFunc(m.Routes, func(a, b Route) int { return comparePrefix(a.CIDR, b.CIDR) })
-	slices.SortFunc(m.Peers, func(a, b Peer) int {
+	slices.SortFunc(m.Routes, func(a, b Route) int {
+		return cmp.Or(comparePrefix(a.CIDR, b.CIDR), cmp.Compare(a.Lane, b.Lane))
+	})
+	for i := range m.Lanes {
+		m.Lanes[i].sort()
+	}
+}
+
+func (l *Lane) sort() {
+	slices.SortFunc(l.Addresses, netip.Addr.Compare)
+	slices.SortFunc(l.Peers, func(a, b Peer) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Key.Compare(b.Key))
 	})
-	for i := range m.Peers {
-		slices.SortFunc(m.Peers[i].AllowedIPs, comparePrefix)
+	for i := range l.Peers {
+		slices.SortFunc(l.Peers[i].AllowedIPs, comparePrefix)
 	}
 }
 

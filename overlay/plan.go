@@ -8,10 +8,7 @@ import (
 )
 
 // Plan is the ordered list of steps that makes one Mesh out of another.
-type Plan struct {
-	Device string
-	Steps  []Step
-}
+type Plan struct{ Steps []Step }
 
 // Empty reports that there is nothing to do.
 func (p Plan) Empty() bool { return len(p.Steps) == 0 }
@@ -32,21 +29,48 @@ type Step interface {
 	step()
 }
 
-// Steps on the device itself.
+// On says which lane a step is about.
+type On struct{ Lane int }
+
+// OnLane is the number of the lane.
+func (o On) OnLane() int { return o.Lane }
+
+func (o On) String() string { return fmt.Sprintf("lane %d ", o.Lane) }
+
+// Steps on a device itself.
 type (
-	CreateDevice struct{}
-	SetKey       struct{ Key Key } // the private key whose public one this is
-	SetPort      struct{ Port uint16 }
-	SetMTU       struct{ MTU int }
-	SetUp        struct{}
+	CreateDevice struct{ On }
+	SetKey       struct {
+		On
+		Key Key // the private key whose public one this is
+	}
+	SetPort struct {
+		On
+		Port uint16
+	}
+	SetMTU struct {
+		On
+		MTU int
+	}
+	SetUp struct{ On }
 )
 
-// Steps on addresses and routes.
+// Steps on addresses and routes. SetRoute takes the place of a route to the same
+// CIDR, whatever its lane.
 type (
-	AddAddress        struct{ Addr netip.Addr }
-	RemoveAddress     struct{ Addr netip.Addr }
-	SetRoute          struct{ Route Route }
-	RemoveRoute       struct{ CIDR netip.Prefix }
+	AddAddress struct {
+		On
+		Addr netip.Addr
+	}
+	RemoveAddress struct {
+		On
+		Addr netip.Addr
+	}
+	SetRoute    struct{ Route Route }
+	RemoveRoute struct {
+		On
+		CIDR netip.Prefix
+	}
 	AddUnreachable    struct{ CIDR netip.Prefix }
 	RemoveUnreachable struct{ CIDR netip.Prefix }
 )
@@ -55,6 +79,7 @@ type (
 // whichever peer has them); those that the peer has already stay. The zero
 // Endpoint and the nil Keepalive leave what is there.
 type SetPeer struct {
+	On
 	Name      string
 	Key       Key
 	New       bool
@@ -64,10 +89,16 @@ type SetPeer struct {
 }
 
 // DropAllowed takes allowed IPs away from whichever peer has them.
-type DropAllowed struct{ CIDRs []netip.Prefix }
+type DropAllowed struct {
+	On
+	CIDRs []netip.Prefix
+}
 
 // RemovePeer removes a peer with all it is allowed.
-type RemovePeer struct{ Key Key }
+type RemovePeer struct {
+	On
+	Key Key
+}
 
 func (CreateDevice) step()      {}
 func (SetKey) step()            {}
@@ -84,28 +115,28 @@ func (SetPeer) step()           {}
 func (DropAllowed) step()       {}
 func (RemovePeer) step()        {}
 
-func (CreateDevice) String() string    { return "device create" }
-func (s SetKey) String() string        { return "device key " + s.Key.String() }
-func (s SetPort) String() string       { return fmt.Sprintf("device port %d", s.Port) }
-func (s SetMTU) String() string        { return fmt.Sprintf("device mtu %d", s.MTU) }
-func (SetUp) String() string           { return "device up" }
-func (s AddAddress) String() string    { return "address add " + s.Addr.String() }
-func (s RemoveAddress) String() string { return "address remove " + s.Addr.String() }
-func (s RemoveRoute) String() string   { return "route remove " + s.CIDR.String() }
+func (s CreateDevice) String() string  { return s.On.String() + "device create" }
+func (s SetKey) String() string        { return s.On.String() + "device key " + s.Key.String() }
+func (s SetPort) String() string       { return fmt.Sprintf("%sdevice port %d", s.On, s.Port) }
+func (s SetMTU) String() string        { return fmt.Sprintf("%sdevice mtu %d", s.On, s.MTU) }
+func (s SetUp) String() string         { return s.On.String() + "device up" }
+func (s AddAddress) String() string    { return s.On.String() + "address add " + s.Addr.String() }
+func (s RemoveAddress) String() string { return s.On.String() + "address remove " + s.Addr.String() }
+func (s RemoveRoute) String() string   { return s.On.String() + "route remove " + s.CIDR.String() }
 func (s AddUnreachable) String() string {
 	return "unreachable add " + s.CIDR.String()
 }
 func (s RemoveUnreachable) String() string {
 	return "unreachable remove " + s.CIDR.String()
 }
-func (s RemovePeer) String() string { return "peer remove " + s.Key.String() }
+func (s RemovePeer) String() string { return s.On.String() + "peer remove " + s.Key.String() }
 
 func (s SetRoute) String() string {
 	src := "none"
 	if s.Route.Src.IsValid() {
 		src = s.Route.Src.String()
 	}
-	return fmt.Sprintf("route set %s src %s mtu %d", s.Route.CIDR, src, s.Route.MTU)
+	return fmt.Sprintf("%sroute set %s src %s mtu %d", On{s.Route.Lane}, s.Route.CIDR, src, s.Route.MTU)
 }
 
 func (s SetPeer) String() string {
@@ -114,7 +145,7 @@ func (s SetPeer) String() string {
 	if s.New {
 		verb = "add"
 	}
-	fmt.Fprintf(&b, "peer %s %s %s", verb, s.Key, s.Name)
+	fmt.Fprintf(&b, "%speer %s %s %s", s.On, verb, s.Key, s.Name)
 	if s.Endpoint.IsValid() {
 		fmt.Fprintf(&b, " endpoint %s", s.Endpoint)
 	}
@@ -129,7 +160,7 @@ func (s SetPeer) String() string {
 
 func (s DropAllowed) String() string {
 	var b strings.Builder
-	b.WriteString("allowed drop")
+	fmt.Fprintf(&b, "%sallowed drop", s.On)
 	for _, cidr := range s.CIDRs {
 		fmt.Fprintf(&b, " %s", cidr)
 	}

@@ -21,13 +21,26 @@ func TestPlans(t *testing.T) {
 	}{
 		{name: "from-nothing", have: func(m *Mesh) { *m = Mesh{} }},
 		{name: "device-deleted", have: func(m *Mesh) { *m = Mesh{Unreachable: m.Unreachable} }},
-		{name: "process-restarted", have: func(m *Mesh) { m.Device, m.Key, m.ListenPort, m.Peers = "", Key{}, 0, nil }},
-		{name: "set-down", have: func(m *Mesh) { m.Up, m.Routes = false, nil }},
+		{name: "process-restarted", have: func(m *Mesh) {
+			for i := range m.Lanes {
+				l := &m.Lanes[i]
+				l.Device, l.Key, l.ListenPort, l.Peers = "", Key{}, 0, nil
+			}
+		}},
+		{name: "set-down", have: func(m *Mesh) { m.Lanes[0].Up, m.Routes = false, nil }},
+		{name: "one-device-deleted", have: func(m *Mesh) { m.Lanes[1] = Lane{} }},
+		{name: "lane-switched", have: func(m *Mesh) { m.Routes[0].Lane, m.Routes[2].Lane = 1, 1 }},
+		{name: "route-doubled", have: func(m *Mesh) {
+			second := m.Routes[0]
+			second.Lane = 1
+			m.Routes = append(m.Routes, second)
+		}},
+		{name: "own-key-changed", have: func(m *Mesh) { m.Lanes[1].Key = key('O') }},
 		{name: "node-added", change: func(n []Node) []Node {
-			return append(n, Node{Name: "d", Created: n[2].Created, PodCIDRs: prefixes("10.244.4.0/24"), InternalIPs: addrs("172.18.0.4"), PublicKey: key('d').String()})
+			return append(n, Node{Name: "d", Created: n[2].Created, PodCIDRs: prefixes("10.244.4.0/24"), InternalIPs: addrs("172.18.0.4"), PublicKey: published('d')})
 		}},
 		{name: "node-removed", change: func(n []Node) []Node { return n[:2] }},
-		{name: "key-changed", change: func(n []Node) []Node { n[1].PublicKey = key('n').String(); return n }},
+		{name: "key-changed", change: func(n []Node) []Node { n[1].PublicKey = published('n'); return n }},
 		{name: "endpoint-changed", change: func(n []Node) []Node { n[1].InternalIPs = addrs("172.18.0.77"); return n }},
 		{name: "port-changed", change: func(n []Node) []Node { n[1].ListenPort = "4500"; return n }},
 		{name: "cidr-moved", change: func(n []Node) []Node {

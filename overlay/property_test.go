@@ -25,25 +25,34 @@ func randomNodes(r *rand.Rand) ([]Node, []Member) {
 			n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", r.IntN(6))))
 		}
 		if r.IntN(6) > 0 {
-			n.PublicKey = key(byte('a' + r.IntN(6))).String()
+			n.PublicKey = published(byte('a' + r.IntN(6)))
 		}
 		nodes = append(nodes, n)
 		if r.IntN(2) == 0 {
-			members = append(members, Member{Name: name, Key: key(byte('a' + r.IntN(6))), Endpoints: endpoints("9.9.9.9:9"), Alive: r.IntN(2) == 0})
+			members = append(members, Member{Name: name, Keys: keys(byte('a' + r.IntN(6))), Endpoints: endpoints("9.9.9.9:9"), Alive: r.IntN(2) == 0})
 		}
 	}
 	return nodes, members
+}
+
+func randomPaths(r *rand.Rand) map[string]Path {
+	paths := map[string]Path{}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		paths[name] = Path{Lane: r.IntN(Lanes)}
+	}
+	return paths
 }
 
 func TestOrderOfInputDoesNotMatter(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		nodes, members := randomNodes(r)
-		want, problems := Compute(local(), nodes, members)
+		paths := randomPaths(r)
+		want, problems := Compute(local(), nodes, members, paths)
 		for range 5 {
 			r.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 			r.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
-			got, again := Compute(local(), nodes, members)
+			got, again := Compute(local(), nodes, members, paths)
 			if diff := diffMesh(want, got); diff != "" || !slices.Equal(problems, again) {
 				t.Fatalf("shuffled input changes the mesh: %s\nproblems %v\nand %v", diff, problems, again)
 			}
@@ -58,14 +67,17 @@ func TestNobodyHoldsAnothersAddress(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 300 {
 		nodes, members := randomNodes(r)
-		m, _ := Compute(local(), nodes, members)
+		m, _ := Compute(local(), nodes, members, randomPaths(r))
 		held := slices.Clone(m.Unreachable)
-		for _, p := range m.Peers {
-			for _, cidr := range p.AllowedIPs {
-				if i := slices.IndexFunc(held, cidr.Overlaps); i >= 0 {
-					t.Fatalf("%s of %s overlaps %s", cidr, p.Name, held[i])
+		for lane := range m.Lanes {
+			held := held
+			for _, p := range m.Lanes[lane].Peers {
+				for _, cidr := range p.AllowedIPs {
+					if i := slices.IndexFunc(held, cidr.Overlaps); i >= 0 {
+						t.Fatalf("lane %d: %s of %s overlaps %s", lane, cidr, p.Name, held[i])
+					}
+					held = append(held, cidr)
 				}
-				held = append(held, cidr)
 			}
 		}
 	}
@@ -76,9 +88,9 @@ func TestPlanLeadsToTheWantedMesh(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for range 1000 {
 		nodes, members := randomNodes(r)
-		have, _ := Compute(local(), nodes, members)
+		have, _ := Compute(local(), nodes, members, randomPaths(r))
 		nodes, members = randomNodes(r)
-		want, _ := Compute(local(), nodes, members)
+		want, _ := Compute(local(), nodes, members, randomPaths(r))
 		if r.IntN(4) == 0 {
 			have = Mesh{Unreachable: have.Unreachable}
 		}
@@ -96,21 +108,28 @@ func TestPlanLeadsToTheWantedMesh(t *testing.T) {
 
 // kernel is what WireGuard and the routing table do with the steps.
 type kernel struct {
-	mesh    Mesh
+	mesh  Mesh
+	lanes [Lanes]kernelLane
+}
+
+type kernelLane struct {
 	allowed map[netip.Prefix]Key
 	peers   map[Key]Peer
 }
 
 func newKernel(m Mesh) *kernel {
-	k := &kernel{mesh: m, allowed: make(map[netip.Prefix]Key), peers: make(map[Key]Peer)}
-	for _, p := range m.Peers {
-		k.peers[p.Key] = p
-		for _, cidr := range p.AllowedIPs {
-			k.allowed[cidr] = p.Key
+	k := &kernel{mesh: m}
+	for i, lane := range m.Lanes {
+		k.lanes[i] = kernelLane{allowed: make(map[netip.Prefix]Key), peers: make(map[Key]Peer)}
+		for _, p := range lane.Peers {
+			k.lanes[i].peers[p.Key] = p
+			for _, cidr := range p.AllowedIPs {
+				k.lanes[i].allowed[cidr] = p.Key
+			}
 		}
+		k.mesh.Lanes[i].Addresses = slices.Clone(lane.Addresses)
 	}
 	k.mesh.Routes, k.mesh.Unreachable = slices.Clone(m.Routes), slices.Clone(m.Unreachable)
-	k.mesh.Addresses = slices.Clone(m.Addresses)
 	return k
 }
 
@@ -118,7 +137,8 @@ func (k *kernel) take(t *testing.T, step Step) {
 	t.Helper()
 	switch s := step.(type) {
 	case SetPeer:
-		p, exists := k.peers[s.Key]
+		lane := k.lanes[s.Lane]
+		p, exists := lane.peers[s.Key]
 		if exists == s.New {
 			t.Fatalf("%s: exists is %t", s, exists)
 		}
@@ -129,19 +149,19 @@ func (k *kernel) take(t *testing.T, step Step) {
 		if s.Keepalive != nil {
 			p.Keepalive = *s.Keepalive
 		}
-		k.peers[s.Key] = p
+		lane.peers[s.Key] = p
 		for _, cidr := range s.Allow {
-			k.allowed[cidr] = s.Key
+			lane.allowed[cidr] = s.Key
 		}
 	case DropAllowed:
 		for _, cidr := range s.CIDRs {
-			delete(k.allowed, cidr)
+			delete(k.lanes[s.Lane].allowed, cidr)
 		}
 	case RemovePeer:
-		delete(k.peers, s.Key)
-		for cidr, holder := range k.allowed {
+		delete(k.lanes[s.Lane].peers, s.Key)
+		for cidr, holder := range k.lanes[s.Lane].allowed {
 			if holder == s.Key {
-				delete(k.allowed, cidr)
+				delete(k.lanes[s.Lane].allowed, cidr)
 			}
 		}
 	default:
@@ -154,19 +174,22 @@ func (k *kernel) takeLink(t *testing.T, step Step) {
 	m := &k.mesh
 	switch s := step.(type) {
 	case CreateDevice:
-		m.Device = local().Device
+		m.Lanes[s.Lane].Device = local().Devices[s.Lane]
 	case SetKey:
-		m.Key = s.Key
+		if len(k.lanes[s.Lane].peers) > 0 {
+			t.Fatalf("%s: peers keep their handshakes", s)
+		}
+		m.Lanes[s.Lane].Key = s.Key
 	case SetPort:
-		m.ListenPort = s.Port
+		m.Lanes[s.Lane].ListenPort = s.Port
 	case SetMTU:
-		m.MTU = s.MTU
+		m.Lanes[s.Lane].MTU = s.MTU
 	case SetUp:
-		m.Up = true
+		m.Lanes[s.Lane].Up = true
 	case AddAddress:
-		m.Addresses = append(m.Addresses, s.Addr)
+		m.Lanes[s.Lane].Addresses = append(m.Lanes[s.Lane].Addresses, s.Addr)
 	case RemoveAddress:
-		m.Addresses = slices.DeleteFunc(m.Addresses, func(a netip.Addr) bool { return a == s.Addr })
+		m.Lanes[s.Lane].Addresses = slices.DeleteFunc(m.Lanes[s.Lane].Addresses, func(a netip.Addr) bool { return a == s.Addr })
 	case SetRoute:
 		k.clear(s.Route.CIDR)
 		m.Routes = append(m.Routes, s.Route)
@@ -174,7 +197,7 @@ func (k *kernel) takeLink(t *testing.T, step Step) {
 		k.clear(s.CIDR)
 		m.Unreachable = append(m.Unreachable, s.CIDR)
 	case RemoveRoute:
-		k.clear(s.CIDR)
+		m.Routes = slices.DeleteFunc(m.Routes, func(r Route) bool { return r.CIDR == s.CIDR && r.Lane == s.Lane })
 	case RemoveUnreachable:
 		k.clear(s.CIDR)
 	default:
@@ -189,22 +212,24 @@ func (k *kernel) clear(cidr netip.Prefix) {
 
 func (k *kernel) read() Mesh {
 	m := k.mesh
-	m.Peers = nil
-	for _, p := range k.peers {
-		p.AllowedIPs = nil
-		for cidr, holder := range k.allowed {
-			if holder == p.Key {
-				p.AllowedIPs = append(p.AllowedIPs, cidr)
+	for i, lane := range k.lanes {
+		m.Lanes[i].Peers = nil
+		for _, p := range lane.peers {
+			p.AllowedIPs = nil
+			for cidr, holder := range lane.allowed {
+				if holder == p.Key {
+					p.AllowedIPs = append(p.AllowedIPs, cidr)
+				}
 			}
+			m.Lanes[i].Peers = append(m.Lanes[i].Peers, p)
 		}
-		m.Peers = append(m.Peers, p)
 	}
 	m.Sort()
 	return m
 }
 
 // mustHold checks between two steps: what is allowed before and after is allowed meanwhile, and what is routed
-// (into the device or nowhere) before and after stays so.
+// (into a device or nowhere) before and after stays so.
 func (k *kernel) mustHold(t *testing.T, have, want Mesh, plan Plan) {
 	t.Helper()
 	both := func(a, b []netip.Prefix) (out []netip.Prefix) {
@@ -215,9 +240,11 @@ func (k *kernel) mustHold(t *testing.T, have, want Mesh, plan Plan) {
 		}
 		return out
 	}
-	for _, cidr := range both(allowedIn(have), allowedIn(want)) {
-		if _, ok := k.allowed[cidr]; !ok {
-			t.Fatalf("%s is allowed to nobody on the way of\n%s", cidr, plan)
+	for i, lane := range k.lanes {
+		for _, cidr := range both(allowedIn(have.Lanes[i]), allowedIn(want.Lanes[i])) {
+			if _, ok := lane.allowed[cidr]; !ok {
+				t.Fatalf("%s is allowed to nobody on lane %d on the way of\n%s", cidr, i, plan)
+			}
 		}
 	}
 	now := slices.Concat(cidrs(k.mesh.Routes), k.mesh.Unreachable)
@@ -229,8 +256,8 @@ func (k *kernel) mustHold(t *testing.T, have, want Mesh, plan Plan) {
 	}
 }
 
-func allowedIn(m Mesh) (out []netip.Prefix) {
-	for _, p := range m.Peers {
+func allowedIn(l Lane) (out []netip.Prefix) {
+	for _, p := range l.Peers {
 		out = append(out, p.AllowedIPs...)
 	}
 	return out
@@ -245,12 +272,12 @@ func BenchmarkComputeAndDiff(b *testing.B) {
 			Name:        fmt.Sprintf("n%d", i),
 			PodCIDRs:    prefixes(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255)),
 			InternalIPs: addrs(fmt.Sprintf("172.18.%d.%d", i>>8, i&255)),
-			PublicKey:   k.String(),
+			PublicKey:   PrintKeys([Lanes]Key{k, {31: 1, 0: k[0], 1: k[1]}}),
 		})
 	}
-	have, _ := Compute(local(), nodes, nil)
+	have, _ := Compute(local(), nodes, nil, nil)
 	for b.Loop() {
-		want, _ := Compute(local(), nodes, nil)
+		want, _ := Compute(local(), nodes, nil, nil)
 		if plan := Diff(have, want); !plan.Empty() {
 			b.Fatal(plan)
 		}

@@ -38,7 +38,7 @@ type agent struct {
 	started time.Time
 	client  kubernetes.Interface
 
-	key        wireguard.PrivateKey
+	keys       *wireguard.Keyring
 	device     *wireguard.Device
 	links      *veth.Links
 	store      *ipam.Store
@@ -115,7 +115,7 @@ func (a *agent) openNode(procSys string) error {
 	if err := os.Chmod(a.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("close state folder to others: %w", err)
 	}
-	if a.key, err = wireguard.LoadKey(a.cfg.StateDir); err != nil {
+	if a.keys, err = wireguard.LoadKeys(a.cfg.StateDir); err != nil {
 		return err
 	}
 	mode, err := wireguard.ParseMode(string(a.cfg.WireGuard.Implementation))
@@ -123,7 +123,7 @@ func (a *agent) openNode(procSys string) error {
 		return err
 	}
 	a.device, err = wireguard.Open(wireguard.Options{
-		Name: ruleset.Device, Key: a.key, Mode: mode, ProcSys: procSys, Log: a.log,
+		Names: ruleset.Devices, Keys: a.keys, Mode: mode, ProcSys: procSys,
 	})
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func (m *mesher) State() meshState {
 }
 
 // MTU is the packet size of pods' interfaces.
-func (m *mesher) MTU() int { return m.State().Mesh.MTU }
+func (m *mesher) MTU() int { return m.State().Mesh.Lanes[0].MTU }
 
 func (m *mesher) run(ctx context.Context) error {
 	delay := time.Duration(0)
@@ -94,7 +94,7 @@ func (m *mesher) reconcile(ctx context.Context) error {
 	nodes, members := m.nodes.List(), m.roster.Members()
 	m.network(nodes)
 	m.follow(nodes, members)
-	want, problems := overlay.Compute(m.local, nodes, members)
+	want, problems := overlay.Compute(m.local, nodes, members, nil)
 	err := m.apply(ctx, want, problems)
 	m.tell(want, problems, err)
 	m.moved()
@@ -156,7 +156,7 @@ func (m *mesher) tell(want overlay.Mesh, problems []overlay.Problem, err error) 
 			m.log.Warn("mesh problem", "kind", p.Kind, "node", p.Node, "problem", p.Detail)
 		}
 	}
-	m.current = meshState{Mesh: want, Problems: problems, Up: err == nil && len(want.Addresses) > 0}
+	m.current = meshState{Mesh: want, Problems: problems, Up: err == nil && len(want.Lanes[0].Addresses) > 0}
 	if err != nil {
 		m.current.Error = err.Error()
 		m.log.Error("mesh not as wanted", "error", err)

@@ -69,10 +69,10 @@ func (f fakeDevice) Apply(_ context.Context, p overlay.Plan) error {
 }
 
 var (
-	testKey   = overlay.Key{1}
+	testKeys  = [overlay.Lanes]overlay.Key{{1}, {11}}
 	testNodes = []overlay.Node{
-		{Name: "n1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"), InternalIPs: addrs("192.0.2.1"), PublicKey: testKey.String()},
-		{Name: "n2", PodCIDRs: prefixes("10.244.2.0/24"), InternalIPs: addrs("192.0.2.2"), PublicKey: overlay.Key{2}.String()},
+		{Name: "n1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"), InternalIPs: addrs("192.0.2.1"), PublicKey: overlay.PrintKeys(testKeys)},
+		{Name: "n2", PodCIDRs: prefixes("10.244.2.0/24"), InternalIPs: addrs("192.0.2.2"), PublicKey: overlay.PrintKeys([overlay.Lanes]overlay.Key{{2}, {12}})},
 	}
 )
 
@@ -93,7 +93,7 @@ func addrs(all ...string) (out []netip.Addr) {
 func testMesher(f *fakeUnderlay) *mesher {
 	return &mesher{
 		log: slog.New(slog.DiscardHandler), gossip: 7946,
-		local: overlay.Local{Name: "n1", Key: testKey, Device: ruleset.Device, ListenPort: 51820, UnderlayMTU: 1500},
+		local: overlay.Local{Name: "n1", Keys: testKeys, Devices: ruleset.Devices, ListenPort: 51820, UnderlayMTU: 1500},
 		nodes: fakeDirectory{f}, roster: fakeRoster{f}, device: fakeDevice{f},
 		network: func([]overlay.Node) {}, moved: func() {},
 	}

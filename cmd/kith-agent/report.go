@@ -55,7 +55,7 @@ func (a *agent) report(ctx context.Context) status.Report {
 	}
 	r.Ready = len(r.Reasons) == 0
 	r.Device = status.Device{
-		Name: ruleset.Device, Kind: string(a.device.Kind()), Port: int(a.cfg.WireGuard.Port), PublicKey: a.key.Public().String(),
+		Name: ruleset.Devices[0], Kind: string(a.device.Kind()), Port: int(a.cfg.WireGuard.Port), PublicKey: a.public()[0].String(),
 	}
 	select {
 	case <-a.meshed:
@@ -67,7 +67,7 @@ func (a *agent) report(ctx context.Context) status.Report {
 
 func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
 	m := a.mesher.State()
-	r.Device.MTU = m.Mesh.MTU
+	r.Device.MTU = m.Mesh.Lanes[0].MTU
 	for _, p := range m.Problems {
 		r.Problems = append(r.Problems, p.String())
 	}
@@ -81,8 +81,10 @@ func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
 		r.Problems = append(r.Problems, err.Error())
 	}
 	names := map[overlay.Key]string{}
-	for _, p := range m.Mesh.Peers {
-		names[p.Key] = p.Name
+	for _, l := range m.Mesh.Lanes {
+		for _, p := range l.Peers {
+			names[p.Key] = p.Name
+		}
 	}
 	for _, p := range peers {
 		r.Peers = append(r.Peers, status.Peer{

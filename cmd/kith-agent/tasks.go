@@ -45,18 +45,24 @@ func (a *agent) gather(ctx context.Context) error {
 	return nil
 }
 
-// publish keeps this node's public key on its Node object.
+// publish keeps this node's public keys on its Node object.
 func (a *agent) publish(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.networked:
-			if err := a.nodes.Publish(ctx, a.key.Public(), a.cfg.WireGuard.Port); err != nil && ctx.Err() == nil {
+			if err := a.nodes.Publish(ctx, a.public(), a.cfg.WireGuard.Port); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
 	}
+}
+
+// public are the public halves of this node's keys.
+func (a *agent) public() [overlay.Lanes]overlay.Key {
+	keys, _ := a.keys.Public()
+	return keys
 }
 
 // keepMesh joins gossip and keeps the device, once this node's own address and the gossip key are known.
@@ -75,7 +81,7 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	a.gossip, err = gossip.Start(gossip.Config{
 		Name: a.node, Bind: netip.AddrPortFrom(address, a.cfg.Gossip.Port), SecretKey: key, Log: a.log,
 		Record: gossip.Record{
-			Key: a.key.Public(), Epoch: uint64(a.started.UnixNano()),
+			Keys: a.public(), Epoch: uint64(a.started.UnixNano()),
 			Endpoints: []netip.AddrPort{netip.AddrPortFrom(address, a.cfg.WireGuard.Port)},
 		},
 	})
@@ -111,7 +117,7 @@ func (a *agent) local(ctx context.Context) (overlay.Local, netip.Addr, error) {
 		}
 	}
 	return overlay.Local{
-		Name: a.node, Key: a.key.Public(), Device: ruleset.Device, ListenPort: a.cfg.WireGuard.Port,
+		Name: a.node, Keys: a.public(), Devices: ruleset.Devices, ListenPort: a.cfg.WireGuard.Port,
 		Underlay: family, UnderlayMTU: mtu, Keepalive: keepalive,
 	}, address, nil
 }

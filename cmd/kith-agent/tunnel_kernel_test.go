@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -53,9 +52,9 @@ type place struct {
 type tunnelNode struct {
 	*place
 	api        overlay.Node
-	key        wireguard.PrivateKey
+	keys       *wireguard.Keyring
 	device     *wireguard.Device
-	name       string // the device's, while it is configured
+	names      [overlay.Lanes]string // the devices', while they are configured
 	process    int    // wireguard-go's; 0 in the kernel
 	table      *nft.Table
 	pod        *place
@@ -121,19 +120,22 @@ func newTunnel(b *testing.B, mode wireguard.Mode) *tunnel {
 
 func (t *tunnel) newNode(number int) *tunnelNode {
 	t.Helper()
-	n := &tunnelNode{place: newPlace(t.B), pod: newPlace(t.B), name: ruleset.Device}
+	n := &tunnelNode{place: newPlace(t.B), pod: newPlace(t.B), names: ruleset.Devices}
 	if t.mode == wireguard.Userspace {
-		// The control sockets of both nodes are in one folder. The device gets its real name afterwards.
-		n.name = fmt.Sprintf("kt%08x", rand.Uint32())
+		// The control sockets of both nodes are in one folder. The devices get their real names afterwards.
+		for i := range n.names {
+			n.names[i] = fmt.Sprintf("kt%08x", rand.Uint32())
+		}
 	}
 	var err error
-	n.key, err = wireguard.NewPrivateKey()
-	mustDo(t.B, "make key", err)
+	n.keys, err = wireguard.LoadKeys(t.TempDir())
+	mustDo(t.B, "make keys", err)
+	keys, _ := n.keys.Public()
 	n.api = overlay.Node{
 		Name:        fmt.Sprintf("node%d", number),
 		PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", number)),
 		InternalIPs: addrs(fmt.Sprintf("172.31.0.%d", number)),
-		PublicKey:   n.key.Public().String(),
+		PublicKey:   overlay.PrintKeys(keys),
 	}
 	n.attachment = cni.NewAttachment(cni.Request{
 		Key: cni.Key{ContainerID: "pod-" + n.api.Name, IfName: "eth0"}, Netns: n.pod.path,
@@ -177,29 +179,32 @@ func (t *tunnel) startProcess(n *tunnelNode) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build kith-wireguard: %v: %s", err, out)
 	}
-	cmd := exec.Command(program, "-device", n.name, "-wireguard", string(wireguard.Userspace))
+	cmd := exec.Command(program, "-devices", n.names[0]+","+n.names[1], "-wireguard", string(wireguard.Userspace))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	mustDo(t.B, "start kith-wireguard", n.do(cmd.Start))
 	n.process = cmd.Process.Pid
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-		os.Remove(filepath.Join("/var/run/wireguard", n.name+".sock"))
+		for _, name := range n.names {
+			os.Remove(filepath.Join("/var/run/wireguard", name+".sock"))
+		}
 	})
 }
 
-// joinMesh applies plans until nothing is left to do, and gives the device its name.
+// joinMesh applies plans until nothing is left to do, and gives the devices their names.
 func (t *tunnel) joinMesh(n *tunnelNode) {
 	t.Helper()
 	mustDo(t.B, "open device", n.do(func() (err error) {
-		n.device, err = wireguard.Open(wireguard.Options{Name: n.name, Key: n.key, Mode: t.mode, Log: slog.New(slog.DiscardHandler)})
+		n.device, err = wireguard.Open(wireguard.Options{Names: n.names, Keys: n.keys, Mode: t.mode})
 		return err
 	}))
 	t.Cleanup(func() { n.device.Close() })
+	keys, _ := n.keys.Public()
 	want, problems := overlay.Compute(overlay.Local{
-		Name: n.api.Name, Key: n.key.Public(), Device: n.name, ListenPort: 51820,
+		Name: n.api.Name, Keys: keys, Devices: n.names, ListenPort: 51820,
 		UnderlayMTU: tunnelUnderlayMTU, Keepalive: keepalive,
-	}, []overlay.Node{t.nodes[0].api, t.nodes[1].api}, nil)
+	}, []overlay.Node{t.nodes[0].api, t.nodes[1].api}, nil, nil)
 	if len(problems) > 0 {
 		t.Fatalf("mesh of %s: %v", n.api.Name, problems)
 	}
@@ -229,15 +234,20 @@ func (n *tunnelNode) approach(ctx context.Context, want overlay.Mesh) (left bool
 }
 
 func (t *tunnel) rename(n *tunnelNode) {
-	if n.name == ruleset.Device {
+	if n.names == ruleset.Devices {
 		return
 	}
-	mustDo(t.B, "rename device", n.do(func() error {
-		link, err := netlink.LinkByName(n.name)
-		if err != nil {
-			return err
+	mustDo(t.B, "rename devices", n.do(func() error {
+		for i, name := range n.names {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetName(link, ruleset.Devices[i]); err != nil {
+				return err
+			}
 		}
-		return netlink.LinkSetName(link, ruleset.Device)
+		return nil
 	}))
 }
 

@@ -1,4 +1,4 @@
-// Command kith-wireguard carries the mesh device on nodes whose kernel has no
+// Command kith-wireguard carries the mesh's devices on nodes whose kernel has no
 // WireGuard. It is a process of its own so that a restart of the agent does not
 // cut the tunnel. Where the kernel has WireGuard it waits, idle.
 package main
@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/kithnet/kith/cmd/kith-agent/config"
@@ -23,7 +24,7 @@ import (
 const memoryLimit = 256 << 20
 
 func main() {
-	device := flag.String("device", "kith0", "name of the mesh device")
+	devices := flag.String("devices", "kith0,kith1", "names of the mesh's devices")
 	file := flag.String("config", "", "the agent's configuration `file`, which says who carries WireGuard")
 	mode := flag.String("wireguard", os.Getenv("KITH_WIREGUARD"), "auto, kernel or userspace; overrides the file")
 	verbose := flag.Bool("verbose", false, "log every handshake")
@@ -37,10 +38,10 @@ func main() {
 	defer stop()
 	word, err := implementation(*mode, *file)
 	if err == nil {
-		err = run(ctx, *device, word, log)
+		err = run(ctx, strings.Split(*devices, ","), word, log)
 	}
 	if err != nil {
-		log.Error("cannot carry the mesh device", "error", err)
+		log.Error("cannot carry the mesh's devices", "error", err)
 		os.Exit(1)
 	}
 }
@@ -54,7 +55,7 @@ func implementation(word, file string) (string, error) {
 	return string(cfg.WireGuard.Implementation), err
 }
 
-func run(ctx context.Context, device, word string, log *slog.Logger) error {
+func run(ctx context.Context, devices []string, word string, log *slog.Logger) error {
 	mode, err := wireguard.ParseMode(word)
 	if err != nil {
 		return err
@@ -65,12 +66,13 @@ func run(ctx context.Context, device, word string, log *slog.Logger) error {
 		}
 	}
 	if mode == wireguard.Kernel {
-		log.Info("the kernel carries WireGuard: idle", "device", device)
+		log.Info("the kernel carries WireGuard: idle", "devices", devices)
 		<-ctx.Done()
 		return nil
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
-	return userspace.Run(ctx, device, log)
+	userspace.Run(ctx, devices, log)
+	return nil
 }

@@ -12,7 +12,7 @@ import (
 // Record is what a member says of itself. Epoch and Signature are carried, not
 // judged, by the codec.
 type Record struct {
-	Key       overlay.Key
+	Keys      [overlay.Lanes]overlay.Key
 	Endpoints []netip.AddrPort
 	Epoch     uint64
 	Signature []byte
@@ -31,7 +31,7 @@ const (
 	maxSignature  = 128
 )
 
-// MarshalBinary lays the record out as: version, epoch, key, endpoints (counted;
+// MarshalBinary lays the record out as: version, epoch, keys, endpoints (counted;
 // family 4 or 6, address, port), signature (counted). Integers are big-endian.
 // A value has exactly one encoding.
 func (r Record) MarshalBinary() ([]byte, error) {
@@ -43,7 +43,9 @@ func (r Record) MarshalBinary() ([]byte, error) {
 	}
 	b := []byte{recordVersion}
 	b = binary.BigEndian.AppendUint64(b, r.Epoch)
-	b = append(b, r.Key[:]...)
+	for _, key := range r.Keys {
+		b = append(b, key[:]...)
+	}
 	b = append(b, byte(len(r.Endpoints)))
 	for _, ep := range r.Endpoints {
 		if !ep.Addr().IsValid() || ep.Addr().Zone() != "" {
@@ -74,14 +76,16 @@ func ParseRecord(b []byte) (Record, error) {
 	}
 	var r Record
 	r.Epoch = binary.BigEndian.Uint64(c.take(8))
-	r.Key = overlay.Key(c.take(32))
+	for i := range r.Keys {
+		r.Keys[i] = overlay.Key(c.take(len(overlay.Key{})))
+	}
 	for range c.count(maxEndpoints) {
 		r.Endpoints = append(r.Endpoints, c.endpoint())
 	}
 	if n := c.count(maxSignature); n > 0 {
 		r.Signature = append([]byte(nil), c.take(n)...)
 	}
-	if c.failed || len(c.rest) > 0 || r.Key.IsZero() {
+	if c.failed || len(c.rest) > 0 || r.Keys[0].IsZero() || r.Keys[1].IsZero() {
 		return Record{}, fmt.Errorf("parse record: %w", ErrMalformed)
 	}
 	return r, nil

@@ -99,7 +99,7 @@ func (r *roster) members() []overlay.Member {
 	for name, e := range r.known {
 		out = append(out, overlay.Member{
 			Name:      name,
-			Key:       e.record.Key,
+			Keys:      e.record.Keys,
 			Endpoints: slices.Clone(e.record.Endpoints),
 			Alive:     e.alive,
 		})

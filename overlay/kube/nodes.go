@@ -1,7 +1,7 @@
 // Package kube is the edge between the API server's Node objects and the mesh.
 //
 // Input: a watch of all Nodes. Output: overlay.Node values, and this node's own
-// public key and port on its own Node object.
+// public keys and port on its own Node object.
 //
 // Invariants:
 //   - The cache holds of a Node only what the mesh needs.

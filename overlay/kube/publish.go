@@ -19,11 +19,11 @@ const (
 	lastRetry  = 10 * time.Second
 )
 
-// Publish puts the key and port on this node's own Node object. It tries until it
+// Publish puts the keys and port on this node's own Node object. It tries until it
 // succeeds or ctx ends.
-func (n *Nodes) Publish(ctx context.Context, key overlay.Key, port uint16) error {
+func (n *Nodes) Publish(ctx context.Context, keys [overlay.Lanes]overlay.Key, port uint16) error {
 	want := map[string]string{
-		overlay.KeyAnnotation:  key.String(),
+		overlay.KeyAnnotation:  overlay.PrintKeys(keys),
 		overlay.PortAnnotation: strconv.Itoa(int(port)),
 	}
 	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {

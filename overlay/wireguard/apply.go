@@ -14,28 +14,27 @@ import (
 	"github.com/kithnet/kith/overlay"
 )
 
-// Apply takes the steps of a plan in order. Without a device it stops there; a
-// later step that fails does not hold up the others. The error names every step
+// Apply takes the steps of a plan in order. Without its device a lane's other steps
+// are left out; any other step that fails holds up none. The error names every step
 // that failed.
 func (d *Device) Apply(ctx context.Context, plan overlay.Plan) error {
 	var failed error
-	var peers []wgtypes.PeerConfig
-	flush := func() {
-		if len(peers) > 0 {
-			failed = errors.Join(failed, d.setPeers(ctx, peers))
-			peers = nil
-		}
-	}
+	absent := make(map[*lane]bool)
+	batch := batch{}
 	for _, step := range plan.Steps {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(failed, err)
 		}
-		config, isPeer, err := d.peerConfigs(step)
-		if isPeer && err == nil {
-			peers = append(peers, config...)
+		l := d.lane(step)
+		if absent[l] {
 			continue
 		}
-		flush()
+		config, isPeer, err := peerConfigs(step)
+		if isPeer && err == nil {
+			failed = errors.Join(failed, batch.add(ctx, l, config))
+			continue
+		}
+		failed = errors.Join(failed, batch.flush(ctx))
 		if err == nil {
 			err = d.take(ctx, step)
 		}
@@ -44,82 +43,119 @@ func (d *Device) Apply(ctx context.Context, plan overlay.Plan) error {
 		}
 		failed = errors.Join(failed, fmt.Errorf("%s: %w", step, err))
 		if _, fatal := step.(overlay.CreateDevice); fatal {
-			return failed
+			absent[l] = true
 		}
 	}
-	flush()
-	return failed
+	return errors.Join(failed, batch.flush(ctx))
+}
+
+// batch is changes of one lane's peers that go to the kernel together.
+type batch struct {
+	on    *lane
+	peers []wgtypes.PeerConfig
+}
+
+func (b *batch) add(ctx context.Context, on *lane, peers []wgtypes.PeerConfig) error {
+	var err error
+	if on != b.on {
+		err = b.flush(ctx)
+	}
+	b.on, b.peers = on, append(b.peers, peers...)
+	return err
+}
+
+func (b *batch) flush(ctx context.Context) error {
+	if len(b.peers) == 0 {
+		return nil
+	}
+	peers := b.peers
+	b.peers = nil
+	return b.on.setPeers(ctx, peers)
+}
+
+// lane is the one that a step is about, or nil.
+func (d *Device) lane(step overlay.Step) *lane {
+	switch s := step.(type) {
+	case overlay.SetRoute:
+		return d.lanes[s.Route.Lane]
+	case interface{ OnLane() int }:
+		return d.lanes[s.OnLane()]
+	}
+	return nil
 }
 
 // take makes one step that is not about peers.
 func (d *Device) take(ctx context.Context, step overlay.Step) error {
 	switch s := step.(type) {
-	case overlay.CreateDevice:
-		return d.create(ctx)
-	case overlay.SetKey:
-		return d.setKey(ctx, s.Key)
-	case overlay.SetPort:
-		return d.setPort(ctx, s.Port)
 	case overlay.AddUnreachable:
 		return d.links.RouteReplace(unreachable(s.CIDR))
 	case overlay.RemoveUnreachable:
 		return gone(d.links.RouteDel(unreachable(s.CIDR)))
 	}
-	link, present, err := d.link()
+	l := d.lane(step)
+	switch s := step.(type) {
+	case overlay.CreateDevice:
+		return l.create(ctx)
+	case overlay.SetKey:
+		return l.setKey(ctx, s.Key)
+	case overlay.SetPort:
+		return l.setPort(ctx, s.Port)
+	}
+	link, present, err := l.link()
 	if err != nil {
 		return err
 	}
 	if !present {
-		return fmt.Errorf("device %s: %w", d.name, ErrAbsent)
+		return fmt.Errorf("device %s: %w", l.name, ErrAbsent)
 	}
-	return d.takeOn(link, step)
+	return l.takeOn(link, step)
 }
 
 // takeOn makes one step on the link.
-func (d *Device) takeOn(link netlink.Link, step overlay.Step) error {
+func (l *lane) takeOn(link netlink.Link, step overlay.Step) error {
 	switch s := step.(type) {
 	case overlay.SetMTU:
-		return d.links.LinkSetMTU(link, s.MTU)
+		return l.links.LinkSetMTU(link, s.MTU)
 	case overlay.SetUp:
-		return errors.Join(d.sysctls.tune(d.name), d.links.LinkSetUp(link))
+		return errors.Join(l.sysctls.tune(l.name), l.links.LinkSetUp(link))
 	case overlay.AddAddress:
 		addr := &netlink.Addr{IPNet: hostNet(s.Addr), Flags: unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE}
-		return d.links.AddrReplace(link, addr)
+		return l.links.AddrReplace(link, addr)
 	case overlay.RemoveAddress:
-		return gone(d.links.AddrDel(link, &netlink.Addr{IPNet: hostNet(s.Addr)}))
+		return gone(l.links.AddrDel(link, &netlink.Addr{IPNet: hostNet(s.Addr)}))
 	case overlay.SetRoute:
-		return d.links.RouteReplace(intoDevice(link, s.Route))
+		return l.links.RouteReplace(intoDevice(link, s.Route))
 	case overlay.RemoveRoute:
-		return gone(d.links.RouteDel(intoDevice(link, overlay.Route{CIDR: s.CIDR})))
+		return gone(l.links.RouteDel(intoDevice(link, overlay.Route{CIDR: s.CIDR})))
 	}
 	return fmt.Errorf("unknown step %T", step)
 }
 
 // create makes the kernel's device, or waits for wireguard-go's to be made by its
 // own process. A leftover of the other mode is in the way and goes.
-func (d *Device) create(ctx context.Context) error {
-	link, present, err := d.link()
+func (l *lane) create(ctx context.Context) error {
+	link, present, err := l.link()
 	if err != nil {
 		return err
 	}
-	if present && !d.ours(link) {
+	if present && !l.ours(link) {
 		if !isKernel(link) && !isTUN(link) {
-			return fmt.Errorf("device %s is a %s that is not ours", d.name, link.Type())
+			return fmt.Errorf("device %s is a %s that is not ours", l.name, link.Type())
 		}
-		if err := d.links.LinkDel(link); err != nil {
+		if err := l.links.LinkDel(link); err != nil {
 			return fmt.Errorf("remove leftover %s device: %w", link.Type(), err)
 		}
 		present = false
 	}
-	if d.mode == Kernel {
+	if l.mode == Kernel {
 		if present {
 			return nil
 		}
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = d.name
-		return d.links.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+		attrs.Name = l.name
+		return l.links.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
 	}
-	if _, err := d.control(ctx); !present || unserved(err) {
+	if _, err := l.control(ctx); !present || unserved(err) {
 		return ErrAbsent
 	} else if err != nil {
 		return err
@@ -127,18 +163,19 @@ func (d *Device) create(ctx context.Context) error {
 	return nil
 }
 
-func (d *Device) setKey(ctx context.Context, public overlay.Key) error {
-	if public != d.key.Public() {
+func (l *lane) setKey(ctx context.Context, public overlay.Key) error {
+	private, ok := l.keys.find(public)
+	if !ok {
 		return errors.New("this node has no private key for it")
 	}
-	key := d.key.key
-	return d.configure(ctx, wgtypes.Config{PrivateKey: &key})
+	key := private.key
+	return l.configure(ctx, wgtypes.Config{PrivateKey: &key})
 }
 
 // setPort asks first whether the port is free: wireguard-go would close its
 // sockets over one in use and answer nobody until it is told another.
-func (d *Device) setPort(ctx context.Context, port uint16) error {
-	if d.mode == Userspace {
+func (l *lane) setPort(ctx context.Context, port uint16) error {
+	if l.mode == Userspace {
 		conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
 		if err != nil {
 			return fmt.Errorf("port in use: %w", err)
@@ -148,7 +185,7 @@ func (d *Device) setPort(ctx context.Context, port uint16) error {
 		}
 	}
 	n := int(port)
-	return d.configure(ctx, wgtypes.Config{ListenPort: &n})
+	return l.configure(ctx, wgtypes.Config{ListenPort: &n})
 }
 
 func unreachable(cidr netip.Prefix) *netlink.Route {

@@ -26,7 +26,7 @@ func strangers(b *testing.B, count int) []*node {
 			Name:        fmt.Sprintf("stranger%d", i),
 			PodCIDRs:    []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))},
 			InternalIPs: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("172.30.%d.%d", i>>8, i&255))},
-			PublicKey:   key.String(),
+			PublicKey:   overlay.PrintKeys([overlay.Lanes]overlay.Key{key, {31: 1, 0: key[0], 1: key[1]}}),
 		}})
 	}
 	return out

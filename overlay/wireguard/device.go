@@ -3,15 +3,15 @@
 // Input: a Plan. Output: the Mesh as the kernel holds it, the state of its peers,
 // and a signal when somebody else changed it.
 //
-// The device is the kernel's own where the kernel has WireGuard, else wireguard-go
-// in a process of its own behind a TUN device of the same name; this package
+// The devices are the kernel's own where the kernel has WireGuard, else wireguard-go
+// in a process of its own behind TUN devices of the same names; this package
 // configures both in the same way.
 //
 // Invariants:
 //   - Read after Apply gives the planned Mesh; what Read gives depends on nothing
 //     but the kernel and the endpoints this process has set.
 //   - Only routes that bear this package's routing protocol number are touched.
-//   - The private key never appears in errors, logs or formatted text.
+//   - Private keys never appear in errors, logs or formatted text.
 //
 // Out of scope: what the mesh should be, when to apply it, and packet filters.
 package wireguard
@@ -21,7 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -62,25 +61,35 @@ func ParseMode(s string) (Mode, error) {
 // Options are what Open needs. ProcSys is where the node's settings can be
 // written; empty means /proc/sys.
 type Options struct {
-	Name    string
-	Key     PrivateKey
+	Names   [overlay.Lanes]string
+	Keys    *Keyring
 	Mode    Mode
 	ProcSys string
-	Log     *slog.Logger
 }
 
-// Device is the mesh device of the network namespace it was opened in.
+// Device is the mesh's devices, one for each lane, of the network namespace it was
+// opened in.
 type Device struct {
-	name    string
-	key     PrivateKey
+	kernel
+	lanes [overlay.Lanes]*lane
+	watch *watch
+}
+
+// kernel is what all lanes share.
+type kernel struct {
+	keys    *Keyring
 	mode    Mode
-	log     *slog.Logger
 	sysctls sysctls
 	links   *netlink.Handle
 	client  *wgctrl.Client
-	watch   *watch
-	index   atomic.Int32
 	timeout time.Duration
+}
+
+// lane is one device.
+type lane struct {
+	*kernel
+	name  string
+	index atomic.Int32
 
 	mu        sync.Mutex
 	endpoints map[overlay.Key]netip.AddrPort
@@ -89,20 +98,15 @@ type Device struct {
 // A process behind a socket can hang; the kernel cannot.
 const callTimeout = 15 * time.Second
 
-// Open prepares to configure the device. It creates nothing.
+// Open prepares to configure the devices. It creates nothing.
 func Open(o Options) (*Device, error) {
 	mode, err := resolve(o.Mode)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{
-		name:      o.Name,
-		key:       o.Key,
-		mode:      mode,
-		log:       o.Log,
-		sysctls:   sysctls(cmp.Or(o.ProcSys, "/proc/sys")),
-		timeout:   callTimeout,
-		endpoints: make(map[overlay.Key]netip.AddrPort),
+	d := &Device{kernel: kernel{keys: o.Keys, mode: mode, sysctls: sysctls(cmp.Or(o.ProcSys, "/proc/sys")), timeout: callTimeout}}
+	for i, name := range o.Names {
+		d.lanes[i] = &lane{kernel: &d.kernel, name: name, endpoints: make(map[overlay.Key]netip.AddrPort)}
 	}
 	if d.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
@@ -111,7 +115,7 @@ func Open(o Options) (*Device, error) {
 		d.links.Close()
 		return nil, fmt.Errorf("open WireGuard control: %w", err)
 	}
-	if d.watch, err = newWatch(d.name, &d.index); err != nil {
+	if d.watch, err = newWatch(d.lanes); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
@@ -127,14 +131,14 @@ func resolve(mode Mode) (Mode, error) {
 // Kind says who carries WireGuard here: Kernel or Userspace.
 func (d *Device) Kind() Mode { return d.mode }
 
-// Changed receives after somebody, this process included, changed the device, its
+// Changed receives after somebody, this process included, changed a device, its
 // addresses or routes. It is for one consumer.
 func (d *Device) Changed() <-chan struct{} { return d.watch.changed }
 
 // Run watches the kernel until ctx ends.
 func (d *Device) Run(ctx context.Context) error { return d.watch.run(ctx) }
 
-// Close gives back sockets. The device stays as it is.
+// Close gives back sockets. The devices stay as they are.
 func (d *Device) Close() error {
 	d.links.Close()
 	err := d.client.Close()
@@ -145,22 +149,22 @@ func (d *Device) Close() error {
 }
 
 // control reads the WireGuard side of the device.
-func (d *Device) control(ctx context.Context) (*wgtypes.Device, error) {
+func (l *lane) control(ctx context.Context) (*wgtypes.Device, error) {
 	var dev *wgtypes.Device
-	err := d.within(ctx, func() (err error) {
-		dev, err = d.client.Device(d.name)
+	err := l.within(ctx, func() (err error) {
+		dev, err = l.client.Device(l.name)
 		return err
 	})
 	return dev, err
 }
 
-func (d *Device) configure(ctx context.Context, config wgtypes.Config) error {
-	return d.within(ctx, func() error { return d.client.ConfigureDevice(d.name, config) })
+func (l *lane) configure(ctx context.Context, config wgtypes.Config) error {
+	return l.within(ctx, func() error { return l.client.ConfigureDevice(l.name, config) })
 }
 
 // within gives up waiting when ctx ends or the other side hangs.
-func (d *Device) within(ctx context.Context, call func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+func (l *lane) within(ctx context.Context, call func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- call() }()
@@ -168,6 +172,6 @@ func (d *Device) within(ctx context.Context, call func() error) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("device %s does not answer: %w", d.name, ctx.Err())
+		return fmt.Errorf("device %s does not answer: %w", l.name, ctx.Err())
 	}
 }

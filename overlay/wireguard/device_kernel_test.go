@@ -85,10 +85,10 @@ func TestEndpointMoves(t *testing.T) {
 	moved := netip.MustParseAddr("172.31.0.102")
 	b.renumber(moved)
 	a.members = []overlay.Member{{
-		Name: b.api.Name, Key: b.key.Public(), Endpoints: []netip.AddrPort{netip.AddrPortFrom(moved, 51820)},
+		Name: b.api.Name, Keys: b.public(), Endpoints: []netip.AddrPort{netip.AddrPortFrom(moved, 51820)},
 	}}
-	if plan := a.plan(); len(plan.Steps) != 1 || !strings.Contains(plan.String(), "endpoint 172.31.0.102:51820") {
-		t.Errorf("plan is not one endpoint:\n%s", plan)
+	if plan := a.plan(); len(plan.Steps) != overlay.Lanes || !strings.Contains(plan.String(), "endpoint 172.31.0.102:51820") {
+		t.Errorf("plan is not one endpoint for each lane:\n%s", plan)
 	}
 	a.reconcile()
 	mustReach(t, a, pod)
@@ -123,7 +123,7 @@ func TestRoamingIsNoDifference(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range peers {
-		if p.Key == b.key.Public() && (p.Endpoint.Addr() != roamed || p.LastHandshake.IsZero() || p.ReceivedBytes == 0) {
+		if p.Key == b.public()[0] && (p.Endpoint.Addr() != roamed || p.LastHandshake.IsZero() || p.ReceivedBytes == 0) {
 			t.Errorf("status of the peer that roamed: %+v", p)
 		}
 	}
@@ -203,7 +203,7 @@ func (n *node) received(from *node) int64 {
 		n.lab.tb.Fatal(err)
 	}
 	for _, p := range peers {
-		if p.Key == from.key.Public() {
+		if p.Key == from.public()[0] {
 			return p.ReceivedBytes
 		}
 	}
@@ -266,7 +266,7 @@ func TestWhatIsDeletedByHandComesBack(t *testing.T) {
 	} {
 		a.settle()
 		a.do(func() {
-			link, err := netlink.LinkByName(a.device)
+			link, err := netlink.LinkByName(a.devices[0])
 			if err == nil {
 				err = remove(link)
 			}
@@ -314,7 +314,7 @@ func TestProcessRestartKeepsTheTunnel(t *testing.T) {
 
 func (n *node) index() (index int) {
 	n.do(func() {
-		link, err := netlink.LinkByName(n.device)
+		link, err := netlink.LinkByName(n.devices[0])
 		if err != nil {
 			n.lab.tb.Errorf("find device: %v", err)
 			return

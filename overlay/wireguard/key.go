@@ -8,14 +8,16 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/kithnet/kith/overlay"
 )
 
-// PrivateKey is this node's WireGuard key. It does not show itself.
+// PrivateKey is a WireGuard key of this node. It does not show itself.
 type PrivateKey struct{ key wgtypes.Key }
 
 // NewPrivateKey makes a key.
@@ -38,41 +40,132 @@ func (PrivateKey) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
 // LogValue keeps the key out of structured logs.
 func (PrivateKey) LogValue() slog.Value { return slog.StringValue(hidden) }
 
-const keyFile = "wireguard.key"
+const keyFile = "wireguard.keys"
 
-// LoadKey returns the key kept in the state folder, and makes it at first start.
-// A key file that cannot be read is an error: a new key in its place would cut
-// this node off until every other node knows it.
-func LoadKey(stateDir string) (PrivateKey, error) {
-	path := filepath.Join(stateDir, keyFile)
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeKey(path)
-	}
-	if err != nil {
-		return PrivateKey{}, fmt.Errorf("read WireGuard key: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return PrivateKey{}, fmt.Errorf("close WireGuard key to others: %w", err)
-	}
-	key, err := wgtypes.ParseKey(strings.TrimSpace(string(text)))
-	if err != nil || key == (wgtypes.Key{}) {
-		// The cause would quote the file.
-		return PrivateKey{}, fmt.Errorf("read WireGuard key: %s does not hold 32 bytes in base64", path)
-	}
-	return PrivateKey{key: key}, nil
+// Keyring is this node's keys, one for each lane, and their generation: lane
+// generation % 2 has keys of that generation, the other those of the one before.
+// They are kept on disk; a key that was renewed is gone from there.
+type Keyring struct {
+	path string
+
+	mu         sync.Mutex
+	generation uint32
+	keys       [overlay.Lanes]PrivateKey
 }
 
-// makeKey writes the key whole or not at all, also over a crash.
-func makeKey(path string) (PrivateKey, error) {
+// Format keeps the keys out of every verb.
+func (*Keyring) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
+
+// LogValue keeps the keys out of structured logs.
+func (*Keyring) LogValue() slog.Value { return slog.StringValue(hidden) }
+
+// Public returns the public halves and their generation.
+func (k *Keyring) Public() ([overlay.Lanes]overlay.Key, uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out [overlay.Lanes]overlay.Key
+	for i, key := range k.keys {
+		out[i] = key.Public()
+	}
+	return out, k.generation
+}
+
+// find returns the private half of a key.
+func (k *Keyring) find(public overlay.Key) (PrivateKey, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range k.keys {
+		if key.Public() == public {
+			return key, true
+		}
+	}
+	return PrivateKey{}, false
+}
+
+// Label gives the keys that are there another generation of the same lanes.
+func (k *Keyring) Label(generation uint32) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if generation%overlay.Lanes != k.generation%overlay.Lanes {
+		return fmt.Errorf("label keys of generation %d as %d: other lanes", k.generation, generation)
+	}
+	return k.replace(generation, k.keys)
+}
+
+// Renew goes to the next generation: a new key for its lane.
+func (k *Keyring) Renew() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	key, err := NewPrivateKey()
 	if err != nil {
-		return PrivateKey{}, err
+		return err
 	}
-	if err := writeFile(path, []byte(key.key.String()+"\n")); err != nil {
-		return PrivateKey{}, fmt.Errorf("write WireGuard key: %w", err)
+	keys, next := k.keys, k.generation+1
+	keys[next%overlay.Lanes] = key
+	return k.replace(next, keys)
+}
+
+// replace writes the keys whole or not at all, also over a crash, and takes them.
+func (k *Keyring) replace(generation uint32, keys [overlay.Lanes]PrivateKey) error {
+	text := fmt.Sprintf("%d\n%s\n%s\n", generation, keys[0].key, keys[1].key)
+	if err := writeFile(k.path, []byte(text)); err != nil {
+		return fmt.Errorf("write WireGuard keys: %w", err)
 	}
-	return key, nil
+	k.generation, k.keys = generation, keys
+	return nil
+}
+
+// LoadKeys returns the keys kept in the state folder, and makes them at first start.
+// A key file that cannot be read is an error: new keys in its place would cut this
+// node off until every other node knows them.
+func LoadKeys(stateDir string) (*Keyring, error) {
+	k := &Keyring{path: filepath.Join(stateDir, keyFile)}
+	text, err := os.ReadFile(k.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return k, k.first()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read WireGuard keys: %w", err)
+	}
+	if err := os.Chmod(k.path, 0o600); err != nil {
+		return nil, fmt.Errorf("close WireGuard keys to others: %w", err)
+	}
+	if !k.parse(string(text)) {
+		// The cause would quote the file.
+		return nil, fmt.Errorf("read WireGuard keys: %s does not hold a generation and two keys of 32 bytes in base64", k.path)
+	}
+	return k, nil
+}
+
+func (k *Keyring) first() error {
+	var keys [overlay.Lanes]PrivateKey
+	for i := range keys {
+		var err error
+		if keys[i], err = NewPrivateKey(); err != nil {
+			return err
+		}
+	}
+	return k.replace(0, keys)
+}
+
+func (k *Keyring) parse(text string) bool {
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if len(lines) != 1+overlay.Lanes {
+		return false
+	}
+	generation, err := strconv.ParseUint(lines[0], 10, 32)
+	if err != nil {
+		return false
+	}
+	k.generation = uint32(generation)
+	for i, line := range lines[1:] {
+		key, err := wgtypes.ParseKey(line)
+		if err != nil || key == (wgtypes.Key{}) {
+			return false
+		}
+		k.keys[i] = PrivateKey{key: key}
+	}
+	return k.keys[0] != k.keys[1]
 }
 
 func writeFile(path string, data []byte) error {

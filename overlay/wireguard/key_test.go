@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kithnet/kith/overlay"
 )
 
 func TestKeyIsMadeOnceAndKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	first, err := LoadKey(dir)
+	first, err := LoadKeys(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,8 +29,8 @@ func TestKeyIsMadeOnceAndKept(t *testing.T) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	second, err := LoadKey(dir)
-	if err != nil || second != first || first.Public().IsZero() {
+	second, err := LoadKeys(dir)
+	if err != nil || !sameKeys(first, second) {
 		t.Errorf("the key changed at the second start (%v)", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -39,16 +41,62 @@ func TestKeyIsMadeOnceAndKept(t *testing.T) {
 	}
 }
 
+func sameKeys(a, b *Keyring) bool {
+	keysA, generationA := a.Public()
+	keysB, generationB := b.Public()
+	return keysA == keysB && generationA == generationB && keysA[0] != keysA[1]
+}
+
+func TestRenewedKeysOutliveTheProcess(t *testing.T) {
+	dir := t.TempDir()
+	ring, err := LoadKeys(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _ := ring.Public()
+	for _, step := range []struct {
+		do         func() error
+		generation uint32
+		changed    [overlay.Lanes]bool
+	}{
+		{ring.Renew, 1, [overlay.Lanes]bool{false, true}},
+		{ring.Renew, 2, [overlay.Lanes]bool{true, false}},
+		{func() error { return ring.Label(8) }, 8, [overlay.Lanes]bool{}},
+		{ring.Renew, 9, [overlay.Lanes]bool{false, true}},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		after, generation := ring.Public()
+		if got := [overlay.Lanes]bool{after[0] != before[0], after[1] != before[1]}; got != step.changed || generation != step.generation {
+			t.Errorf("generation %d, keys changed: %v; want %d, %v", generation, got, step.generation, step.changed)
+		}
+		if again, err := LoadKeys(dir); err != nil || !sameKeys(ring, again) {
+			t.Errorf("generation %d is not kept: %v", generation, err)
+		}
+		if _, ok := ring.find(before[generation%overlay.Lanes]); ok == step.changed[generation%overlay.Lanes] {
+			t.Errorf("generation %d: the key before is there: %t", generation, ok)
+		}
+		before = after
+	}
+	if err := ring.Label(10); err == nil {
+		t.Error("a label that turns the lanes round is no error")
+	}
+}
+
 func TestBrokenKeyIsNotReplaced(t *testing.T) {
 	for name, content := range map[string]string{
-		"empty": "", "short": "c2VjcmV0", "no base64": "secret!", "zero": strings.Repeat("A", 43) + "=",
+		"empty": "", "short": "0\nc2VjcmV0\nc2VjcmV0\n", "no base64": "0\nsecret!\nsecret!\n",
+		"zero":  "0\n" + strings.Repeat("A", 43) + "=\n" + strings.Repeat("B", 42) + "E=\n",
+		"twice": "0\n" + strings.Repeat("B", 42) + "E=\n" + strings.Repeat("B", 42) + "E=\n",
+		"torn":  "0\n" + strings.Repeat("B", 42) + "E=\n",
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, keyFile)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := LoadKey(dir)
+		_, err := LoadKeys(dir)
 		if err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: error %v does not name the file", name, err)
 		}
@@ -67,9 +115,10 @@ func TestKeyDoesNotShowItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("key", "key", k, "options", Options{Key: k})
-	slog.New(slog.NewTextHandler(&log, nil)).Info("key", "key", k, "options", Options{Key: k})
-	shown := log.String() + fmt.Sprintf("%s %v %+v %#v %d", k, k, Options{Key: k}, k, k)
+	ring := &Keyring{keys: [overlay.Lanes]PrivateKey{k}}
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("key", "key", k, "options", Options{Keys: ring})
+	slog.New(slog.NewTextHandler(&log, nil)).Info("key", "key", k, "options", Options{Keys: ring})
+	shown := log.String() + fmt.Sprintf("%s %v %+v %#v %d", k, k, Options{Keys: ring}, ring, k)
 	secret := k.key.String()
 	for _, form := range []string{secret, fmt.Sprintf("%x", k.key[:]), fmt.Sprint(k.key[:])} {
 		if strings.Contains(shown, strings.Trim(form, "[]")) {

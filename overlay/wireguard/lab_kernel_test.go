@@ -5,7 +5,6 @@ package wireguard_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -124,8 +123,9 @@ type node struct {
 	*thread
 	lab     *lab
 	api     overlay.Node
-	key     wireguard.PrivateKey
-	device  string
+	keys    *wireguard.Keyring
+	devices [overlay.Lanes]string
+	paths   map[string]overlay.Path
 	dev     *wireguard.Device
 	process *exec.Cmd
 	members []overlay.Member
@@ -135,14 +135,14 @@ type node struct {
 // addNode plugs a node with the underlay address 172.31.0.N or fd00:31::N in.
 func (l *lab) addNode(family overlay.Family) *node {
 	l.tb.Helper()
-	key, err := wireguard.NewPrivateKey()
+	keys, err := wireguard.LoadKeys(l.tb.TempDir())
 	if err != nil {
 		l.tb.Fatal(err)
 	}
 	number := len(l.nodes) + 1
-	n := &node{thread: newThread(l.tb), lab: l, key: key}
+	n := &node{thread: newThread(l.tb), lab: l, keys: keys, paths: map[string]overlay.Path{}}
 	// Control sockets of all namespaces share one folder.
-	n.device = fmt.Sprintf("kt%08x", rand.Uint32())
+	n.rename(fmt.Sprintf("kt%08x", rand.Uint32()))
 	n.api = overlay.Node{
 		Name: fmt.Sprintf("node%d", number),
 		PodCIDRs: []netip.Prefix{
@@ -150,8 +150,8 @@ func (l *lab) addNode(family overlay.Family) *node {
 			netip.MustParsePrefix(fmt.Sprintf("fd00:244:0:%d::/64", number)),
 		},
 		InternalIPs: []netip.Addr{underlayAddr(family, number)},
-		PublicKey:   key.Public().String(),
 	}
+	n.publish()
 	l.nodes = append(l.nodes, n)
 	l.plug(n, number)
 	n.do(func() {
@@ -162,6 +162,23 @@ func (l *lab) addNode(family overlay.Family) *node {
 	n.startProcess()
 	n.open()
 	return n
+}
+
+func (n *node) rename(prefix string) {
+	for i := range n.devices {
+		n.devices[i] = fmt.Sprintf("%s-%d", prefix, i)
+	}
+}
+
+// publish puts the node's keys on its Node object.
+func (n *node) publish() {
+	keys, _ := n.keys.Public()
+	n.api.PublicKey = overlay.PrintKeys(keys)
+}
+
+func (n *node) public() [overlay.Lanes]overlay.Key {
+	keys, _ := n.keys.Public()
+	return keys
 }
 
 func underlayAddr(family overlay.Family, number int) netip.Addr {
@@ -221,7 +238,7 @@ func (n *node) startProcess() {
 		n.lab.tb.Fatal(err)
 	}
 	n.process = exec.Command(self)
-	n.process.Env = append(os.Environ(), serveEnv+"="+n.device)
+	n.process.Env = append(os.Environ(), serveEnv+"="+n.devices[0]+","+n.devices[1])
 	n.process.Stderr = os.Stderr
 	n.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	n.do(func() {
@@ -232,7 +249,9 @@ func (n *node) startProcess() {
 	process := n.process
 	n.lab.tb.Cleanup(func() {
 		stop(process)
-		os.Remove(filepath.Join("/var/run/wireguard", n.device+".sock"))
+		for _, name := range n.devices {
+			os.Remove(filepath.Join("/var/run/wireguard", name+".sock"))
+		}
 	})
 }
 
@@ -248,7 +267,7 @@ func (n *node) open() {
 	tb := n.lab.tb
 	n.do(func() {
 		var err error
-		n.dev, err = wireguard.Open(wireguard.Options{Name: n.device, Key: n.key, Mode: n.lab.mode, Log: slog.Default()})
+		n.dev, err = wireguard.Open(wireguard.Options{Names: n.devices, Keys: n.keys, Mode: n.lab.mode})
 		if err != nil {
 			tb.Errorf("open device: %v", err)
 		}
@@ -286,12 +305,12 @@ func (n *node) computed() overlay.Mesh {
 	}
 	mesh, problems := overlay.Compute(overlay.Local{
 		Name:        n.api.Name,
-		Key:         n.key.Public(),
-		Device:      n.device,
+		Keys:        n.public(),
+		Devices:     n.devices,
 		ListenPort:  51820,
 		UnderlayMTU: n.lab.mtu,
 		Keepalive:   25 * time.Second,
-	}, nodes, n.members)
+	}, nodes, n.members, n.paths)
 	for _, p := range problems {
 		n.lab.tb.Logf("%s: %s", n.api.Name, p)
 	}
@@ -310,10 +329,10 @@ func (n *node) plan() overlay.Plan {
 	return overlay.Diff(have, n.want())
 }
 
-// await makes the device, or waits until the process of wireguard-go has made it.
+// await makes the devices, or waits until the process of wireguard-go has made them.
 func (n *node) await() {
 	n.lab.tb.Helper()
-	create := overlay.Plan{Device: n.device, Steps: []overlay.Step{overlay.CreateDevice{}}}
+	create := overlay.Plan{Steps: []overlay.Step{overlay.CreateDevice{}, overlay.CreateDevice{On: overlay.On{Lane: 1}}}}
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		n.do(func() { err = n.dev.Apply(context.Background(), create) })

@@ -8,13 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/kithnet/kith/overlay/wireguard/userspace"
 )
 
-// serveEnv makes the test program serve a TUN device, as kith-wireguard does.
+// serveEnv makes the test program serve TUN devices, as kith-wireguard does.
 const serveEnv = "KITH_TEST_SERVE"
 
 func TestMain(m *testing.M) {
@@ -26,10 +27,7 @@ func TestMain(m *testing.M) {
 			level = slog.LevelDebug
 		}
 		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-		if err := userspace.Run(ctx, name, log); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+		userspace.Run(ctx, strings.Split(name, ","), log)
 		return
 	}
 	if os.Geteuid() != 0 {

@@ -16,7 +16,7 @@ import (
 )
 
 // peerConfigs translates a step on peers; it reports whether the step is one.
-func (d *Device) peerConfigs(step overlay.Step) ([]wgtypes.PeerConfig, bool, error) {
+func peerConfigs(step overlay.Step) ([]wgtypes.PeerConfig, bool, error) {
 	switch s := step.(type) {
 	case overlay.SetPeer:
 		config := wgtypes.PeerConfig{
@@ -53,10 +53,10 @@ func drop(cidrs []netip.Prefix) ([]wgtypes.PeerConfig, error) {
 
 // setPeers configures all peers at once, or one by one if something in them is
 // refused, so that one bad peer does not keep the others out.
-func (d *Device) setPeers(ctx context.Context, peers []wgtypes.PeerConfig) error {
-	err := d.configure(ctx, wgtypes.Config{Peers: peers})
+func (l *lane) setPeers(ctx context.Context, peers []wgtypes.PeerConfig) error {
+	err := l.configure(ctx, wgtypes.Config{Peers: peers})
 	if err == nil {
-		d.remember(peers)
+		l.remember(peers)
 		return nil
 	}
 	if unserved(err) || ctx.Err() != nil {
@@ -64,25 +64,25 @@ func (d *Device) setPeers(ctx context.Context, peers []wgtypes.PeerConfig) error
 	}
 	var failed error
 	for i, p := range peers {
-		if err := d.configure(ctx, wgtypes.Config{Peers: peers[i : i+1]}); err != nil {
+		if err := l.configure(ctx, wgtypes.Config{Peers: peers[i : i+1]}); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("set peer %s: %w", p.PublicKey, err))
 			continue
 		}
-		d.remember(peers[i : i+1])
+		l.remember(peers[i : i+1])
 	}
 	return failed
 }
 
-func (d *Device) remember(peers []wgtypes.PeerConfig) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (l *lane) remember(peers []wgtypes.PeerConfig) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, p := range peers {
 		key := overlay.Key(p.PublicKey)
 		switch {
 		case p.Remove:
-			delete(d.endpoints, key)
+			delete(l.endpoints, key)
 		case p.Endpoint != nil:
-			d.endpoints[key] = addrPort(p.Endpoint)
+			l.endpoints[key] = addrPort(p.Endpoint)
 		}
 	}
 }
@@ -90,6 +90,7 @@ func (d *Device) remember(peers []wgtypes.PeerConfig) {
 // PeerStatus is what a person wants to know of a peer. The zero LastHandshake
 // means none yet.
 type PeerStatus struct {
+	Lane          int
 	Key           overlay.Key
 	Endpoint      netip.AddrPort
 	AllowedIPs    []netip.Prefix
@@ -98,31 +99,42 @@ type PeerStatus struct {
 	SentBytes     int64
 }
 
-// Peers returns the state of all peers, by key.
+// Peers returns the state of all peers of all lanes, by key.
 func (d *Device) Peers(ctx context.Context) ([]PeerStatus, error) {
-	dev, err := d.control(ctx)
+	var out []PeerStatus
+	for i, l := range d.lanes {
+		peers, err := l.peers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range peers {
+			status := PeerStatus{
+				Lane:          i,
+				Key:           overlay.Key(p.PublicKey),
+				AllowedIPs:    prefixes(p.AllowedIPs),
+				LastHandshake: handshake(p.LastHandshakeTime),
+				ReceivedBytes: p.ReceiveBytes,
+				SentBytes:     p.TransmitBytes,
+			}
+			if p.Endpoint != nil {
+				status.Endpoint = addrPort(p.Endpoint)
+			}
+			out = append(out, status)
+		}
+	}
+	slices.SortFunc(out, func(a, b PeerStatus) int { return a.Key.Compare(b.Key) })
+	return out, nil
+}
+
+func (l *lane) peers(ctx context.Context) ([]wgtypes.Peer, error) {
+	dev, err := l.control(ctx)
 	if unserved(err) || errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrAbsent
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read peers of %s: %w", d.name, err)
+		return nil, fmt.Errorf("read peers of %s: %w", l.name, err)
 	}
-	out := make([]PeerStatus, 0, len(dev.Peers))
-	for _, p := range dev.Peers {
-		status := PeerStatus{
-			Key:           overlay.Key(p.PublicKey),
-			AllowedIPs:    prefixes(p.AllowedIPs),
-			LastHandshake: handshake(p.LastHandshakeTime),
-			ReceivedBytes: p.ReceiveBytes,
-			SentBytes:     p.TransmitBytes,
-		}
-		if p.Endpoint != nil {
-			status.Endpoint = addrPort(p.Endpoint)
-		}
-		out = append(out, status)
-	}
-	slices.SortFunc(out, func(a, b PeerStatus) int { return a.Key.Compare(b.Key) })
-	return out, nil
+	return dev.Peers, nil
 }
 
 // handshake maps wireguard-go's "never", the epoch, to the zero time.

@@ -69,7 +69,7 @@ func TestLeftoverOfTheOtherModeGoes(t *testing.T) {
 	n := l.addNode(overlay.IPv4)
 	n.do(func() {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = n.device
+		attrs.Name = n.devices[0]
 		if err := netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TUN}); err != nil {
 			t.Errorf("make TUN: %v", err)
 		}
@@ -80,12 +80,12 @@ func TestLeftoverOfTheOtherModeGoes(t *testing.T) {
 func TestForeignDeviceIsLeftAlone(t *testing.T) {
 	l := newLab(t, 1500)
 	n := l.addNode(overlay.IPv4)
-	n.device += "x"
+	n.rename("kx")
 	n.process = nil
 	n.open()
 	n.do(func() {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = n.device
+		attrs.Name = n.devices[0]
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 			t.Errorf("make bridge: %v", err)
 		}
@@ -97,7 +97,7 @@ func TestForeignDeviceIsLeftAlone(t *testing.T) {
 		t.Error("a foreign device of our name is no error")
 	}
 	n.do(func() {
-		if _, err := netlink.LinkByName(n.device); err != nil {
+		if _, err := netlink.LinkByName(n.devices[0]); err != nil {
 			t.Errorf("the foreign device is gone: %v", err)
 		}
 	})
@@ -119,7 +119,7 @@ func TestReversePathFilterIsOff(t *testing.T) {
 	n := l.addNode(overlay.IPv4)
 	n.reconcile()
 	n.do(func() {
-		value, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + n.device + "/rp_filter")
+		value, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + n.devices[1] + "/rp_filter")
 		if err != nil || string(value) == "1\n" {
 			t.Errorf("rp_filter of the device: %q, %v", value, err)
 		}

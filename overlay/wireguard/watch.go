@@ -6,25 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync/atomic"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kithnet/kith/overlay"
 )
 
 // watch listens to the kernel's routing messages and picks out those about the
-// device. Its socket belongs to the network namespace it was made in.
+// devices. Its socket belongs to the network namespace it was made in.
 type watch struct {
-	device  string
-	index   *atomic.Int32
+	lanes   [overlay.Lanes]*lane
 	socket  *os.File
 	changed chan struct{}
 }
 
-func newWatch(device string, index *atomic.Int32) (*watch, error) {
+func newWatch(lanes [overlay.Lanes]*lane) (*watch, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", device, err)
+		return nil, fmt.Errorf("watch devices: %w", err)
 	}
 	groups := []uint{
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
@@ -36,11 +37,10 @@ func newWatch(device string, index *atomic.Int32) (*watch, error) {
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: mask}); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("watch %s: %w", device, err)
+		return nil, fmt.Errorf("watch devices: %w", err)
 	}
 	return &watch{
-		device:  device,
-		index:   index,
+		lanes:   lanes,
 		socket:  os.NewFile(uintptr(fd), "rtnetlink"),
 		changed: make(chan struct{}, 1),
 	}, nil
@@ -67,7 +67,7 @@ func (w *watch) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return fmt.Errorf("watch %s: %w", w.device, err)
+			return fmt.Errorf("watch devices: %w", err)
 		case w.concerns(buf[:n]):
 			w.signal()
 		}
@@ -97,9 +97,10 @@ func (w *watch) concerns(data []byte) bool {
 func (w *watch) about(m syscall.NetlinkMessage) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return linkName(m) == w.device
+		name := linkName(m)
+		return slices.ContainsFunc(w.lanes[:], func(l *lane) bool { return l.name == name })
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		return len(m.Data) >= unix.SizeofIfAddrmsg && int32(binary.NativeEndian.Uint32(m.Data[4:])) == w.index.Load()
+		return len(m.Data) >= unix.SizeofIfAddrmsg && w.has(int32(binary.NativeEndian.Uint32(m.Data[4:])))
 	case unix.RTM_DELROUTE:
 		return ownRoute(m)
 	case unix.RTM_NEWROUTE:
@@ -107,6 +108,10 @@ func (w *watch) about(m syscall.NetlinkMessage) bool {
 		return m.Header.Flags&unix.NLM_F_REPLACE != 0 && !ownRoute(m)
 	}
 	return false
+}
+
+func (w *watch) has(index int32) bool {
+	return slices.ContainsFunc(w.lanes[:], func(l *lane) bool { return l.index.Load() == index })
 }
 
 func ownRoute(m syscall.NetlinkMessage) bool {

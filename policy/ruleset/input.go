@@ -35,11 +35,11 @@ type Network struct {
 	NoMasquerade []netip.Prefix // destinations outside of the cluster that see pods under their own addresses
 }
 
-// Device is the mesh's interface, VethPrefix the beginning of the name of every pod's veth.
-const (
-	Device     = "kith0"
-	VethPrefix = "kith-"
-)
+// VethPrefix is the beginning of the name of every pod's veth.
+const VethPrefix = "kith-"
+
+// Devices are the mesh's interfaces.
+var Devices = [...]string{"kith0", "kith1"}
 
 // The sets whose elements open an attachment. In a transaction their elements come last.
 const (

@@ -1,11 +1,11 @@
-// Package userspace carries WireGuard where the kernel cannot: wireguard-go on a
-// TUN device.
+// Package userspace carries WireGuard where the kernel cannot: wireguard-go on TUN
+// devices.
 //
-// Input: the device's name. What peers there are it is told over wireguard-go's
-// control socket, /var/run/wireguard/NAME.sock.
+// Input: the devices' names. What peers there are it is told over wireguard-go's
+// control sockets, /var/run/wireguard/NAME.sock.
 //
 // Invariants:
-//   - The TUN device outlives the process: its interface, addresses and routes stay,
+//   - A TUN device outlives the process: its interface, addresses and routes stay,
 //     packets into it are dropped meanwhile, and the next process takes it over.
 //   - The control socket listens before the device gets its carrier, so who sees the
 //     carrier can configure.
@@ -32,12 +32,21 @@ const retryDelay = 500 * time.Millisecond
 
 var errDeviceGone = errors.New("device deleted")
 
-// Run serves the device until ctx ends. It reports through log why it starts over.
-func Run(ctx context.Context, name string, log *slog.Logger) error {
+// Run serves the devices until ctx ends. It reports through log why it starts over.
+func Run(ctx context.Context, names []string, log *slog.Logger) {
+	var all sync.WaitGroup
+	for _, name := range names {
+		all.Go(func() { keep(ctx, name, log) })
+	}
+	all.Wait()
+}
+
+// keep serves one device until ctx ends.
+func keep(ctx context.Context, name string, log *slog.Logger) {
 	for {
 		err := serve(ctx, name, log)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		log.Warn("starting over", "device", name, "error", err)
 		if errors.Is(err, errDeviceGone) {
@@ -45,7 +54,7 @@ func Run(ctx context.Context, name string, log *slog.Logger) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(retryDelay):
 		}
 	}
