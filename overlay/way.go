@@ -19,7 +19,7 @@ func (m Mesh) Within(ways map[string]int, have []Route) Mesh {
 	for _, r := range have {
 		limits[r.CIDR] = r.MTU
 	}
-	for _, p := range m.Peers {
+	for _, p := range m.Lanes[0].Peers {
 		if mtu, known := ways[p.Name]; known {
 			for _, cidr := range p.AllowedIPs {
 				limits[cidr] = mtu
@@ -35,14 +35,18 @@ func (m Mesh) Within(ways map[string]int, have []Route) Mesh {
 	return m
 }
 
-// Remake returns the steps that make a node's peer anew, with nothing left of its
-// session or of where it was last heard from. Without such a peer there are none.
+// Remake returns the steps that make a node's peer anew on each lane, with nothing
+// left of its sessions or of where it was last heard from. Without such a peer there
+// are none.
 func (m Mesh) Remake(node string) Plan {
-	plan := Plan{Device: m.Device}
-	for _, p := range m.Peers {
-		if p.Name == node {
-			step, _ := setPeer(nil, p)
-			plan.Steps = append(plan.Steps, RemovePeer{Key: p.Key}, step)
+	var plan Plan
+	for i, lane := range m.Lanes {
+		for _, p := range lane.Peers {
+			if p.Name == node {
+				step, _ := setPeer(nil, p)
+				step.On = On{i}
+				plan.Steps = append(plan.Steps, RemovePeer{On: On{i}, Key: p.Key}, step)
+			}
 		}
 	}
 	return plan

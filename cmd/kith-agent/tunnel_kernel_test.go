@@ -55,7 +55,7 @@ type tunnelNode struct {
 	keys       *wireguard.Keyring
 	device     *wireguard.Device
 	names      [overlay.Lanes]string // the devices', while they are configured
-	process    int    // wireguard-go's; 0 in the kernel
+	process    int                   // wireguard-go's; 0 in the kernel
 	table      *nft.Table
 	pod        *place
 	attachment cni.Attachment

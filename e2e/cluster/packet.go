@@ -12,7 +12,7 @@ import (
 const ethHeader = 14
 
 // WireGuardClass is the class of the tunnel's packets.
-const WireGuardClass = "WireGuard (UDP 51820)"
+const WireGuardClass = "WireGuard (UDP 51820 and 51821)"
 
 // packet is the outer header of one frame.
 type packet struct {
@@ -93,6 +93,7 @@ func (p packet) class() string {
 		class    string
 	}{
 		{"UDP", 51820, WireGuardClass},
+		{"UDP", 51821, WireGuardClass},
 		{"UDP", 7946, "gossip (UDP 7946)"},
 		{"TCP", 7946, "gossip (TCP 7946)"},
 		{"TCP", apiPort, "API server (TCP 6443)"},

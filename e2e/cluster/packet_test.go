@@ -37,8 +37,8 @@ func TestFrames(t *testing.T) {
 		class   string
 		exposed bool
 	}{
-		{"tunnel", frame(unix.ETH_P_IP, unix.IPPROTO_UDP, "10.89.0.11", "10.89.0.12"), "WireGuard (UDP 51820)", false},
-		{"tunnel over IPv6", frame(unix.ETH_P_IPV6, unix.IPPROTO_UDP, "fd00:89::b", "fd00:89::c"), "WireGuard (UDP 51820)", false},
+		{"tunnel", frame(unix.ETH_P_IP, unix.IPPROTO_UDP, "10.89.0.11", "10.89.0.12"), WireGuardClass, false},
+		{"tunnel over IPv6", frame(unix.ETH_P_IPV6, unix.IPPROTO_UDP, "fd00:89::b", "fd00:89::c"), WireGuardClass, false},
 		{"pod source", frame(unix.ETH_P_IP, unix.IPPROTO_TCP, "10.244.1.5", "10.89.0.12"), "other TCP", true},
 		{"pod destination", frame(unix.ETH_P_IP, unix.IPPROTO_ICMP, "10.89.0.12", "10.244.255.255"), "ICMP", true},
 		{"next to the range", frame(unix.ETH_P_IP, unix.IPPROTO_TCP, "10.243.255.255", "10.245.0.0"), "other TCP", false},

@@ -48,7 +48,7 @@ func (c *clique) config(name string, number int) Config {
 		Name:      name,
 		Bind:      netip.AddrPortFrom(netip.MustParseAddr(c.addr(number)), testPort),
 		SecretKey: secret('s'),
-		Record:    Record{Key: key(name[0]), Endpoints: endpoints(c.addr(number) + ":51820")},
+		Record:    Record{Keys: keys(name[0]), Endpoints: endpoints(c.addr(number) + ":51820")},
 		Intervals: Intervals{Probe: 200 * time.Millisecond, Gossip: 20 * time.Millisecond, Rejoin: 200 * time.Millisecond},
 		Log:       slog.New(slog.DiscardHandler),
 	}
@@ -126,7 +126,7 @@ func TestMembersFindEachOther(t *testing.T) {
 	c.allSee("abc")
 	for _, m := range a.Members() {
 		want := endpoints(c.members[m.Name].addr + ":51820")[0]
-		if m.Key != key(m.Name[0]) || len(m.Endpoints) != 1 || m.Endpoints[0] != want {
+		if m.Keys != keys(m.Name[0]) || len(m.Endpoints) != 1 || m.Endpoints[0] != want {
 			t.Errorf("a knows %s as %+v", m.Name, m)
 		}
 	}
@@ -159,7 +159,7 @@ func TestDeadMemberStaysUntilForgotten(t *testing.T) {
 	delete(c.members, "b")
 	c.sees(a, "a(b)")
 	for _, m := range a.Members() {
-		if m.Name == "b" && m.Key != key('b') {
+		if m.Name == "b" && m.Keys != keys('b') {
 			t.Errorf("the dead lost its key: %+v", m)
 		}
 	}
@@ -182,10 +182,10 @@ func TestRestartIsNoLeave(t *testing.T) {
 	b.stop()
 	c.sees(a, "a(b)")
 	moved := c.config("b", 3)
-	moved.Record = Record{Key: key('n'), Endpoints: endpoints("9.9.9.9:1")}
+	moved.Record = Record{Keys: keys('n'), Endpoints: endpoints("9.9.9.9:1")}
 	c.startWith(moved)
 	c.allSee("ab")
-	if m := a.Members()[1]; m.Key != key('n') {
+	if m := a.Members()[1]; m.Keys != keys('n') {
 		t.Errorf("a did not learn the new record: %+v", m)
 	}
 }
@@ -196,10 +196,10 @@ func TestRecordSpreads(t *testing.T) {
 	a := c.start("a", 1)
 	b := c.start("b", 2)
 	c.allSee("ab")
-	if err := b.SetRecord(context.Background(), Record{Key: key('n')}); err != nil {
+	if err := b.SetRecord(context.Background(), Record{Keys: keys('n')}); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); a.Members()[1].Key != key('n'); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); a.Members()[1].Keys != keys('n'); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a does not hear of the new record")
 		}

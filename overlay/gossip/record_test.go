@@ -13,7 +13,9 @@ import (
 	"github.com/kithnet/kith/overlay"
 )
 
-func key(letter byte) overlay.Key { return overlay.Key(bytes.Repeat([]byte{letter}, 32)) }
+func keys(letter byte) [overlay.Lanes]overlay.Key {
+	return [overlay.Lanes]overlay.Key{overlay.Key(bytes.Repeat([]byte{letter}, 32)), overlay.Key(bytes.Repeat([]byte{letter, 1}, 16))}
+}
 
 func endpoints(texts ...string) []netip.AddrPort {
 	var out []netip.AddrPort
@@ -24,7 +26,7 @@ func endpoints(texts ...string) []netip.AddrPort {
 }
 
 func largest() Record {
-	r := Record{Key: key('k'), Epoch: 1<<64 - 1, Signature: bytes.Repeat([]byte{1}, maxSignature)}
+	r := Record{Keys: keys('k'), Epoch: 1<<64 - 1, Signature: bytes.Repeat([]byte{1}, maxSignature)}
 	for range maxEndpoints {
 		r.Endpoints = append(r.Endpoints, netip.MustParseAddrPort("[fd00::1]:51820"))
 	}
@@ -33,8 +35,8 @@ func largest() Record {
 
 func TestRecordRoundTrip(t *testing.T) {
 	for name, r := range map[string]Record{
-		"least":   {Key: key('k')},
-		"usual":   {Key: key('k'), Endpoints: endpoints("172.18.0.2:51820", "[fd00::2]:51820"), Epoch: 7, Signature: []byte("signed")},
+		"least":   {Keys: keys('k')},
+		"usual":   {Keys: keys('k'), Endpoints: endpoints("172.18.0.2:51820", "[fd00::2]:51820"), Epoch: 7, Signature: []byte("signed")},
 		"largest": largest(),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -57,7 +59,7 @@ func TestRecordRoundTrip(t *testing.T) {
 }
 
 func TestRecordRefused(t *testing.T) {
-	good, err := Record{Key: key('k'), Endpoints: endpoints("172.18.0.2:51820")}.MarshalBinary()
+	good, err := Record{Keys: keys('k'), Endpoints: endpoints("172.18.0.2:51820")}.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,9 +75,9 @@ func TestRecordRefused(t *testing.T) {
 		"empty":                {nil, ErrVersion},
 		"other version":        {edit(0, 2), ErrVersion},
 		"bytes after the end":  {append(bytes.Clone(good), 0), ErrMalformed},
-		"too many endpoints":   {edit(41, maxEndpoints+1), ErrMalformed},
-		"unknown family":       {edit(42, 5), ErrMalformed},
-		"zero key":             {append([]byte{1}, make([]byte, 42)...), ErrMalformed},
+		"too many endpoints":   {edit(73, maxEndpoints+1), ErrMalformed},
+		"unknown family":       {edit(74, 5), ErrMalformed},
+		"zero key":             {append([]byte{1}, make([]byte, 74)...), ErrMalformed},
 		"signature too long":   {edit(len(good)-1, maxSignature+1), ErrMalformed},
 		"signature cut":        {edit(len(good)-1, 1), ErrMalformed},
 		"mapped IPv4 endpoint": {mapped(), ErrMalformed},
@@ -92,9 +94,9 @@ func TestRecordRefused(t *testing.T) {
 }
 
 func mapped() []byte {
-	b, _ := Record{Key: key('k'), Endpoints: endpoints("[fd00::1]:1")}.MarshalBinary()
+	b, _ := Record{Keys: keys('k'), Endpoints: endpoints("[fd00::1]:1")}.MarshalBinary()
 	addr := netip.MustParseAddr("::ffff:1.2.3.4").As16()
-	copy(b[43:], addr[:])
+	copy(b[75:], addr[:])
 	return b
 }
 
@@ -103,7 +105,7 @@ func TestRecordTooLarge(t *testing.T) {
 	many.Endpoints = append(many.Endpoints, many.Endpoints[0])
 	long := largest()
 	long.Signature = append(long.Signature, 1)
-	zone := Record{Key: key('k'), Endpoints: endpoints("[fe80::1%eth0]:1")}
+	zone := Record{Keys: keys('k'), Endpoints: endpoints("[fe80::1%eth0]:1")}
 	for name, r := range map[string]Record{"endpoints": many, "signature": long, "zone": zone} {
 		if _, err := r.MarshalBinary(); err == nil {
 			t.Errorf("%s: no error", name)
@@ -113,7 +115,7 @@ func TestRecordTooLarge(t *testing.T) {
 
 // A record that parses is written back to the same bytes: there is one spelling.
 func FuzzParseRecord(f *testing.F) {
-	for _, r := range []Record{{Key: key('k')}, largest(), {Key: key('k'), Endpoints: endpoints("1.2.3.4:5", "[fd00::1]:6"), Epoch: 9}} {
+	for _, r := range []Record{{Keys: keys('k')}, largest(), {Keys: keys('k'), Endpoints: endpoints("1.2.3.4:5", "[fd00::1]:6"), Epoch: 9}} {
 		b, err := r.MarshalBinary()
 		if err != nil {
 			f.Fatal(err)

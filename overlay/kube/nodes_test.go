@@ -150,17 +150,17 @@ func TestPublishWritesTwoAnnotationsOnce(t *testing.T) {
 	client := fake.NewClientset(object())
 	n := start(t, client)
 	n.awaitChange(t)
-	var key overlay.Key
-	key[0] = 1
-	if err := n.Publish(ctx, key, 4500); err != nil {
+	var keys [overlay.Lanes]overlay.Key
+	keys[0], keys[1] = overlay.Key{1}, overlay.Key{2}
+	if err := n.Publish(ctx, keys, 4500); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{`a {"metadata":{"annotations":{"kith.network/wireguard-port":"4500","kith.network/wireguard-public-key":"` + key.String() + `"}}}`}
+	want := []string{`a {"metadata":{"annotations":{"kith.network/wireguard-port":"4500","kith.network/wireguard-public-key":"` + overlay.PrintKeys(keys) + `"}}}`}
 	if diff := cmp.Diff(want, patches(client)); diff != "" {
 		t.Error(diff)
 	}
 	n.awaitChange(t)
-	if err := n.Publish(ctx, key, 4500); err != nil {
+	if err := n.Publish(ctx, keys, 4500); err != nil {
 		t.Fatal(err)
 	}
 	if got := patches(client); len(got) != 1 {
@@ -176,7 +176,7 @@ func TestPublishTriesAgain(t *testing.T) {
 		return failures >= 0, nil, errors.New("not now")
 	})
 	n := start(t, client)
-	if err := n.Publish(t.Context(), overlay.Key{1}, 1); err != nil {
+	if err := n.Publish(t.Context(), [overlay.Lanes]overlay.Key{{1}, {2}}, 1); err != nil {
 		t.Fatal(err)
 	}
 	if failures != -1 {
@@ -185,7 +185,7 @@ func TestPublishTriesAgain(t *testing.T) {
 	failures = 1 << 30
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := n.Publish(ctx, overlay.Key{2}, 1); !errors.Is(err, context.DeadlineExceeded) {
+	if err := n.Publish(ctx, [overlay.Lanes]overlay.Key{{3}, {4}}, 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("publish without an API server: %v", err)
 	}
 }

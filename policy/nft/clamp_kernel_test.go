@@ -40,7 +40,7 @@ func TestSegmentsFitTheRoute(t *testing.T) {
 func (l *lab) narrow(family, mtu int) {
 	l.Helper()
 	must(l, "set route's MTU", l.router.handle.RouteReplace(&netlink.Route{
-		LinkIndex: l.find(l.router, ruleset.Device).Attrs().Index, Dst: ipNet(remoteCIDRs[family]), Scope: netlink.SCOPE_LINK, MTU: mtu,
+		LinkIndex: l.find(l.router, ruleset.Devices[0]).Attrs().Index, Dst: ipNet(remoteCIDRs[family]), Scope: netlink.SCOPE_LINK, MTU: mtu,
 	}))
 }
 

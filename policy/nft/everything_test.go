@@ -105,7 +105,9 @@ func chainsOfEverything(r ruleset.Ruleset) {
 	putChain(r, "output", &ruleset.Hook{Type: "filter", Name: "output", Priority: 10}, e{ruleset.Counter{}})
 	putChain(r, "input", &ruleset.Hook{Type: "filter", Name: "input", Priority: -5}, e{ruleset.Counter{}, accept})
 	putChain(r, "nat", &ruleset.Hook{Type: "nat", Name: "postrouting", Priority: 100},
-		e{ruleset.Lookup{Fields: f{ruleset.IPDestination}, Op: ruleset.NotEqual, Set: "cluster4"}, ruleset.Masquerade{}})
+		e{ruleset.Lookup{Fields: f{ruleset.IPDestination}, Op: ruleset.NotEqual, Set: "cluster4"}, ruleset.Masquerade{}},
+		e{ruleset.Lookup{Fields: f{ruleset.IPSource}, Op: ruleset.NotEqual, Set: "subjects4"}, ruleset.SourceNAT{To: netip.MustParseAddr("10.244.1.1")}},
+		e{ruleset.Lookup{Fields: f{ruleset.IP6Source}, Set: "cluster6"}, ruleset.SourceNAT{To: netip.MustParseAddr("fd00:1::1")}})
 }
 
 type (

@@ -187,12 +187,12 @@ func (l *lab) connectOutside() {
 }
 
 func (l *lab) connectMesh() {
-	l.wire(l.mesh, ruleset.Device, "eth0", 201)
+	l.wire(l.mesh, ruleset.Devices[0], "eth0", 201)
 	for f := range 2 {
-		l.address(l.router, ruleset.Device, single(ownMesh[f]))
+		l.address(l.router, ruleset.Devices[0], single(ownMesh[f]))
 		l.address(l.mesh, "eth0", single(remoteMesh[f]))
-		l.route(l.router, ruleset.Device, remoteCIDRs[f], netip.Addr{})
-		l.neighbour(l.router, ruleset.Device, remoteMesh[f], l.mesh.mac)
+		l.route(l.router, ruleset.Devices[0], remoteCIDRs[f], netip.Addr{})
+		l.neighbour(l.router, ruleset.Devices[0], remoteMesh[f], l.mesh.mac)
 		l.neighbour(l.mesh, "eth0", ownMesh[f], routerMAC(201))
 		l.route(l.mesh, "eth0", ownCIDRs[f], ownMesh[f])
 	}
@@ -201,7 +201,7 @@ func (l *lab) connectMesh() {
 		r := end{name: fmt.Sprintf("remote%d", i), ns: l.mesh.ns, addresses: addrs(fmt.Sprintf("10.244.2.%d", 10+i), fmt.Sprintf("fd00:2::%d", 10+i))}
 		for _, a := range r.addresses {
 			l.address(l.mesh, "eth0", single(a))
-			l.neighbour(l.router, ruleset.Device, a, l.mesh.mac)
+			l.neighbour(l.router, ruleset.Devices[0], a, l.mesh.mac)
 		}
 		l.remotes = append(l.remotes, r)
 	}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -125,6 +126,8 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 		w.add(&expr.Counter{})
 	case ruleset.Masquerade:
 		w.add(&expr.Masq{})
+	case ruleset.SourceNAT:
+		w.add(&expr.Immediate{Register: firstRegister, Data: e.To.AsSlice()}, sourceNAT(e.To))
 	case ruleset.Verdict:
 		w.add(kernelVerdict(e))
 	default:
@@ -239,6 +242,14 @@ func load(f ruleset.Field, register uint32) expr.Any {
 // concatenation with intervals. (For the single byte of l4proto some nft tools make one as well; some kernels refuse it.)
 func swap(register uint32) expr.Any {
 	return &expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 4, Size: 4}
+}
+
+func sourceNAT(to netip.Addr) expr.Any {
+	family := uint32(unix.NFPROTO_IPV4)
+	if to.Is6() {
+		family = unix.NFPROTO_IPV6
+	}
+	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: firstRegister, RegAddrMax: firstRegister}
 }
 
 func transport(offset uint32) expr.Any {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -84,8 +85,7 @@ func (r *ruleReader) expr() ruleset.Expr {
 		r.take(1)
 		return ruleset.Masquerade{}
 	case *expr.Immediate:
-		r.take(2)
-		return ruleset.PriorityNone{}
+		return r.immediate(e)
 	case *expr.Ct:
 		if e.Key == expr.CtKeySTATE {
 			return r.state()
@@ -95,6 +95,16 @@ func (r *ruleReader) expr() ruleset.Expr {
 		return r.comparison(cmp)
 	}
 	return r.lookup()
+}
+
+// immediate reads a constant and what is done with it.
+func (r *ruleReader) immediate(e *expr.Immediate) ruleset.Expr {
+	_, nat := r.at(1).(*expr.NAT)
+	r.take(2)
+	if to, ok := netip.AddrFromSlice(e.Data); nat && ok {
+		return ruleset.SourceNAT{To: to}
+	}
+	return ruleset.PriorityNone{}
 }
 
 func (r *ruleReader) comparison(cmp *expr.Cmp) ruleset.Expr {

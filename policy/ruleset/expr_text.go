@@ -53,3 +53,10 @@ func (PriorityNone) String() string { return "meta priority set 0" }
 func (Counter) String() string { return "counter" }
 
 func (Masquerade) String() string { return "masquerade" }
+
+func (e SourceNAT) String() string {
+	if e.To.Is6() {
+		return "snat ip6 to " + e.To.String()
+	}
+	return "snat ip to " + e.To.String()
+}

@@ -58,7 +58,7 @@ func (w *wanted) frame() {
 	for _, s := range frameSets() {
 		w.putSet(s)
 	}
-	for _, c := range slices.Concat(guardChains(), policyChains(), []Chain{natChain()}) {
+	for _, c := range slices.Concat(guardChains(), policyChains(), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
 	w.put(setLinkLocal, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("fe80::/10")))), Value{})
@@ -95,18 +95,29 @@ func out(name string) Interface           { return Interface{OutInterface, Equal
 func notIn(f Field, set string) Lookup    { return Lookup{[]Field{f}, NotEqual, set} }
 func isIn(set string, fs ...Field) Lookup { return Lookup{fs, Equal, set} }
 
+// onMesh is a rule for each of the mesh's devices.
+func onMesh(on func(device string) Rule) []Rule {
+	var rules []Rule
+	for _, device := range Devices {
+		rules = append(rules, on(device))
+	}
+	return rules
+}
+
 // guardChains hold what is true with or without policies. Pod traffic enters and leaves this node by the mesh or by the
 // pod's own veth; a pod sends under its own addresses; an attachment that is not open passes nothing.
 func guardChains() []Chain {
 	veths := VethPrefix + "*"
 	return []Chain{
-		{ChainSpec{"prerouting", &Hook{"filter", "prerouting", priorityRaw}}, []Rule{
-			to(fromPod, in(veths)),
-			to(fromMesh, in(Device)),
-			accept(in("lo")), // the node to itself under its mesh address
-			drop(isIn(setCluster4, IPSource)),
-			drop(isIn(setCluster6, IP6Source)),
-		}},
+		{ChainSpec{"prerouting", &Hook{"filter", "prerouting", priorityRaw}}, slices.Concat(
+			[]Rule{to(fromPod, in(veths))},
+			onMesh(func(device string) Rule { return to(fromMesh, in(device)) }),
+			[]Rule{
+				accept(in("lo")), // the node to itself under its mesh address
+				drop(isIn(setCluster4, IPSource)),
+				drop(isIn(setCluster6, IP6Source)),
+			},
+		)},
 		{ChainSpec{fromPod, nil}, []Rule{
 			accept(isIn(SetPods4, InInterface, EtherSource, IPSource)),
 			drop(ICMPType{58, icmp6RouterAdvertisement}),
@@ -121,16 +132,18 @@ func guardChains() []Chain {
 			accept(isIn(setOwn6, IP6Destination)),
 			drop(),
 		}},
-		{ChainSpec{"postrouting", &Hook{"filter", "postrouting", priorityLast}}, []Rule{
-			accept(out(Device)),
-			to(toPod, out(veths)),
-			accept(out("lo")),
-			drop(isIn(setCluster4, IPDestination)),
-			drop(isIn(setCluster6, IP6Destination)),
-			// Whatever NAT did not take for masquerading, such as a packet that belongs to no connection.
-			drop(isIn(setOwn4, IPSource), notIn(IPDestination, setNoMasq4)),
-			drop(isIn(setOwn6, IP6Source), notIn(IP6Destination, setNoMasq6)),
-		}},
+		{ChainSpec{"postrouting", &Hook{"filter", "postrouting", priorityLast}}, slices.Concat(
+			onMesh(func(device string) Rule { return accept(out(device)) }),
+			[]Rule{
+				to(toPod, out(veths)),
+				accept(out("lo")),
+				drop(isIn(setCluster4, IPDestination)),
+				drop(isIn(setCluster6, IP6Destination)),
+				// Whatever NAT did not take for masquerading, such as a packet that belongs to no connection.
+				drop(isIn(setOwn4, IPSource), notIn(IPDestination, setNoMasq4)),
+				drop(isIn(setOwn6, IP6Source), notIn(IP6Destination, setNoMasq6)),
+			},
+		)},
 		{ChainSpec{toPod, nil}, []Rule{accept(isIn(SetOpened, OutInterface)), drop()}},
 	}
 }
@@ -169,28 +182,39 @@ func policyChains() []Chain {
 }
 
 // natChain hides what leaves the cluster behind the node's address, and what the node sends into the mesh behind its
-// mesh address.
-func natChain() Chain {
-	return Chain{ChainSpec{"source_nat", &Hook{"nat", "postrouting", prioritySourceNAT}}, []Rule{
-		rule(out(Device), notIn(IPSource, setOwn4), Masquerade{}),
-		rule(out(Device), notIn(IP6Source, setOwn6), Masquerade{}),
-		accept(out(Device)),
-		accept(out(VethPrefix + "*")),
+// mesh addresses. These are written out: a masqueraded connection would end when its packets change to another device
+// of the mesh.
+func natChain(mesh []netip.Addr) Chain {
+	var rules []Rule
+	for _, address := range mesh {
+		source, own := IPSource, setOwn4
+		if address.Is6() {
+			source, own = IP6Source, setOwn6
+		}
+		rules = append(rules, onMesh(func(device string) Rule {
+			return rule(out(device), notIn(source, own), SourceNAT{address})
+		})...)
+	}
+	rules = append(rules, onMesh(func(device string) Rule { return accept(out(device)) })...)
+	return Chain{ChainSpec{"source_nat", &Hook{"nat", "postrouting", prioritySourceNAT}}, append(rules,
+		accept(out(VethPrefix+"*")),
 		accept(out("lo")),
 		rule(isIn(setOwn4, IPSource), notIn(IPDestination, setCluster4), notIn(IPDestination, setNoMasq4), Masquerade{}),
 		rule(isIn(setOwn6, IP6Source), notIn(IP6Destination, setCluster6), notIn(IP6Destination, setNoMasq6), Masquerade{}),
-	}}
+	)}
 }
 
 // fillNetwork fills the sets of address ranges.
 func (c *Compiler) fillNetwork() {
 	var cluster, own []netip.Prefix
+	var mesh []netip.Addr
 	for _, n := range c.network.Nodes {
 		cluster = append(cluster, n.PodCIDRs...)
 		if n.Name == c.network.Node {
-			own = append(own, n.PodCIDRs...)
+			own, mesh = append(own, n.PodCIDRs...), append(mesh, n.Mesh...)
 		}
 	}
+	c.want.putChain(natChain(mesh))
 	c.fillPrefixes(setCluster4, setCluster6, cluster)
 	c.fillPrefixes(setOwn4, setOwn6, own)
 	c.fillPrefixes(setNoMasq4, setNoMasq6, c.network.NoMasquerade)

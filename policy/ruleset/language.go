@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -139,7 +140,13 @@ type (
 	Counter struct{}
 	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only).
 	Masquerade struct{}
+	// SourceNAT rewrites the source to an address of the packet's family (nat chains only). Unlike what is masqueraded,
+	// the connection goes on when its packets leave by another interface.
+	SourceNAT struct{ To netip.Addr }
 )
+
+// Equal says that both rewrite to the same address.
+func (e SourceNAT) Equal(other SourceNAT) bool { return e == other }
 
 // Op is how a match compares.
 type Op uint8
@@ -215,4 +222,5 @@ func (PriorityMap) expr()  {}
 func (PriorityNone) expr() {}
 func (Counter) expr()      {}
 func (Masquerade) expr()   {}
+func (SourceNAT) expr()    {}
 func (Verdict) expr()      {}

@@ -44,8 +44,9 @@ type Underlay struct {
 	MTU int
 }
 
-// WireGuard configures the device kith0.
+// WireGuard configures the devices kith0 and kith1.
 type WireGuard struct {
+	// Port is lane 0's; lane 1 listens on the next.
 	Port           uint16
 	Implementation Implementation
 }

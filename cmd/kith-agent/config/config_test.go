@@ -96,7 +96,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"twice", "runDir: /a\n\nrunDir: /b\n", []string{"kith.yaml:3: runDir: is given already in line 1: keep one"}},
 		{"every mistake at once", "logLevel: loud\nwireguard:\n  port: 0\ngossip:\n  port: http\n", []string{
 			`kith.yaml:1: logLevel: "loud" is not valid: write one of debug, info, warn, error`,
-			`kith.yaml:3: wireguard.port: "0" is not valid: write a port from 1 to 65535`,
+			`kith.yaml:3: wireguard.port: "0" is not valid: write a port from 1 to 65534; the next one is used, too`,
 			`kith.yaml:5: gossip.port: "http" is not valid`}},
 		{"port too large", "gossip:\n  port: 65536\n", []string{`kith.yaml:2: gossip.port: "65536"`}},
 		{"same port", "gossip:\n  port: 51820\n", []string{"kith.yaml:2: gossip.port: is the same as wireguard.port: both use UDP"}},

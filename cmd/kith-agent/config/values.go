@@ -38,7 +38,7 @@ func (c *Config) values() map[string]reader {
 		"underlay.family":          choice(&c.Underlay.Family, FamilyAuto, FamilyIPv4, FamilyIPv6),
 		"underlay.interface":       interfaceName(&c.Underlay.Interface),
 		"underlay.mtu":             mtu(&c.Underlay.MTU),
-		"wireguard.port":           port(&c.WireGuard.Port),
+		"wireguard.port":           lanePort(&c.WireGuard.Port),
 		"wireguard.implementation": choice(&c.WireGuard.Implementation, ImplementationAuto, ImplementationKernel, ImplementationUserspace),
 		"gossip.port":              port(&c.Gossip.Port),
 		"masquerade":               boolean(&c.Masquerade),
@@ -95,6 +95,14 @@ func port(to *uint16) reader {
 	return scalar(to, "write a port from 1 to 65535", func(s string) (uint16, bool) {
 		n, err := strconv.ParseUint(s, 10, 16)
 		return uint16(n), err == nil && n > 0
+	})
+}
+
+// lanePort is a port with one more behind it, for the second lane.
+func lanePort(to *uint16) reader {
+	return scalar(to, "write a port from 1 to 65534; the next one is used, too", func(s string) (uint16, bool) {
+		n, err := strconv.ParseUint(s, 10, 16)
+		return uint16(n), err == nil && n > 0 && n < 65535
 	})
 }
 

@@ -172,7 +172,7 @@ func (p *Paths) route(src, dst netip.Addr) []hop {
 		case local:
 			h.out = ""
 		case meshed:
-			h.out = ruleset.Device
+			h.out = ruleset.Devices[0]
 		}
 		hops = append(hops, h)
 	}
@@ -181,7 +181,7 @@ func (p *Paths) route(src, dst netip.Addr) []hop {
 	}
 	h := hop{node: to, in: underlay, underlay: pickFamily(to.Addresses, dst)}
 	if from != nil && meshed && hosts(from.Node, src) {
-		h.in = ruleset.Device
+		h.in = ruleset.Devices[0]
 	}
 	if a, ok := p.veths[dst]; ok {
 		h.out = a.Interface

@@ -189,6 +189,10 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		w.result.Masquerade = true
 		w.packet.Source = p.Address
 		return true, nil
+	case ruleset.SourceNAT:
+		w.result.Masquerade = true
+		w.packet.Source = e.To
+		return true, nil
 	}
 	return false, fmt.Errorf("unknown expression %T", e)
 }
