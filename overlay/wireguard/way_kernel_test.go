@@ -52,16 +52,16 @@ func (n *node) follow() {
 		for _, p := range peers {
 			received[p.Key] = p.ReceivedBytes
 		}
-		for _, p := range mesh.Peers {
+		for i, p := range mesh.Lanes[0].Peers {
 			known, err := wireguard.PathMTU(p.Endpoint)
 			if err != nil {
 				n.lab.tb.Errorf("%s: %v", n.api.Name, err)
 			}
 			targets = append(targets, probe.Target{Address: overlay.MeshAddress(p.AllowedIPs[0]), Target: path.Target{
-				Name: p.Name, Limit: min(mesh.Routes[0].MTU, overlay.Fits(known, p.Endpoint)), Received: received[p.Key], Alive: true,
+				Name: p.Name, Limit: min(mesh.Routes[0].MTU, overlay.Fits(known, p.Endpoint)), Received: received[p.Key] + received[mesh.Lanes[1].Peers[i].Key], Alive: true,
 			}})
 		}
-		if err := n.prober.Follow(mesh.Addresses, targets); err != nil {
+		if err := n.prober.Follow(mesh.Lanes[0].Addresses, targets); err != nil {
 			n.lab.tb.Errorf("%s: %v", n.api.Name, err)
 		}
 	})
@@ -132,14 +132,16 @@ func (n *node) mislead(endpoint netip.AddrPort) {
 			n.lab.tb.Fatal(err)
 		}
 		defer client.Close()
-		var config wgtypes.Config
-		for _, p := range n.computed().Peers {
-			config.Peers = append(config.Peers, wgtypes.PeerConfig{
-				PublicKey: wgtypes.Key(p.Key), UpdateOnly: true, Endpoint: net.UDPAddrFromAddrPort(endpoint),
-			})
-		}
-		if err := client.ConfigureDevice(n.device, config); err != nil {
-			n.lab.tb.Errorf("%s: %v", n.api.Name, err)
+		for i, lane := range n.computed().Lanes {
+			var config wgtypes.Config
+			for _, p := range lane.Peers {
+				config.Peers = append(config.Peers, wgtypes.PeerConfig{
+					PublicKey: wgtypes.Key(p.Key), UpdateOnly: true, Endpoint: net.UDPAddrFromAddrPort(endpoint),
+				})
+			}
+			if err := client.ConfigureDevice(n.devices[i], config); err != nil {
+				n.lab.tb.Errorf("%s: %v", n.api.Name, err)
+			}
 		}
 	})
 }
