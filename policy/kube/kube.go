@@ -3,7 +3,7 @@
 // Input: a watch of all of them. Output: policies of the model, each with the problems found in it. Translate and
 // TranslateCluster, the step between, are pure. Invariant: what cannot be translated closes and never opens. The pods
 // that a policy selects stay subjects, a rule with a problem accepts nothing (or denies all, if it was not to accept), and
-// the problem names policy, field and fix.
+// the problem names policy, field and fix. A policy whose namespace is being deleted stays until the namespace is gone.
 //
 // Out of scope: what a policy means (policy) and how it is enforced (policy/ruleset).
 package kube
@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -35,9 +36,10 @@ type Watch struct {
 	informer cache.SharedIndexInformer
 	handler  cache.ResourceEventHandlerRegistration
 	given    *ledger
+	leaving  *departures
 }
 
-// New prepares the watch; Run starts it. sink is called from one goroutine.
+// New prepares the watch; Run starts it. sink is called by one goroutine at a time.
 func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
 	w := &Watch{
 		client: client, given: newLedger(),
@@ -46,10 +48,14 @@ func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
 	if err := w.informer.SetTransform(slim); err != nil {
 		return nil, fmt.Errorf("watch network policies: %w", err)
 	}
+	w.leaving = newDepartures(client, func(n policy.Name) {
+		sink(Change{Name: n})
+		w.given.delete(n.Namespace, n.Name)
+	})
 	put := func(obj any) {
 		if np, ok := obj.(*networkingv1.NetworkPolicy); ok {
 			p, problems := Translate(np)
-			sink(Change{Name: p.Key(), Put: &p, Problems: problems})
+			w.leaving.back(p.Key(), func() { sink(Change{Name: p.Key(), Put: &p, Problems: problems}) })
 			w.given.put(np.Namespace, np.Name, np.ResourceVersion)
 		}
 	}
@@ -58,8 +64,7 @@ func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
 		UpdateFunc: func(_, obj any) { put(obj) },
 		DeleteFunc: func(obj any) {
 			if key, err := cache.DeletionHandlingObjectToName(obj); err == nil {
-				sink(Change{Name: policy.Name{Namespace: key.Namespace, Name: key.Name}})
-				w.given.delete(key.Namespace, key.Name)
+				w.leaving.hold(policy.Name{Namespace: key.Namespace, Name: key.Name})
 			}
 		},
 	})
@@ -72,8 +77,10 @@ func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
 
 // Run watches until ctx is done.
 func (w *Watch) Run(ctx context.Context) error {
+	var g errgroup.Group
+	g.Go(func() error { w.leaving.run(ctx); return nil })
 	w.informer.RunWithContext(ctx)
-	return nil
+	return g.Wait()
 }
 
 // HasSynced says whether the sink has been given every policy once.

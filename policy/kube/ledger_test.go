@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,12 +52,15 @@ func TestBehind(t *testing.T) {
 
 // server has objects of one namespace, by name and version, and a history of them.
 type server struct {
+	mu      sync.Mutex
 	version int
 	objects map[string]string
 	history []func(*ledger)
 }
 
 func (s *server) change(r *rand.Rand) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.version++
 	name, version := fmt.Sprint("p", r.IntN(4)), strconv.Itoa(s.version)
 	if _, there := s.objects[name]; there && r.IntN(3) == 0 {
@@ -69,6 +73,8 @@ func (s *server) change(r *rand.Rand) {
 }
 
 func (s *server) take(context.Context) (inventory, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return inventory{maps.Clone(s.objects), strconv.Itoa(s.version)}, nil
 }
 
