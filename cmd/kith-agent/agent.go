@@ -23,6 +23,7 @@ import (
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/gossip"
 	overlaykube "github.com/kithnet/kith/overlay/kube"
+	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
 	policykube "github.com/kithnet/kith/policy/kube"
 	"github.com/kithnet/kith/policy/nft"
@@ -50,10 +51,11 @@ type agent struct {
 	enforcer   *enforcer
 	mesher     *mesher
 	gossip     *gossip.Gossip
+	prober     *probe.Prober
 
 	networked chan struct{} // signals that the nodes have changed
 	moved     chan struct{} // signals that readiness may have changed
-	meshed    chan struct{} // closed when mesher and gossip are set
+	meshed    chan struct{} // closed when mesher, gossip and prober are set
 }
 
 func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys string) error {

@@ -34,6 +34,13 @@ type (
 	}
 )
 
+// ways is what the probes through the tunnel find out.
+type ways interface {
+	MTUs() map[string]int
+	Remake() []string
+	Changed() <-chan struct{}
+}
+
 // mesher keeps the mesh device as overlay.Compute wants it. It waits for events of nodes, members and device, and
 // applies differences.
 type mesher struct {
@@ -43,6 +50,7 @@ type mesher struct {
 	nodes  directory
 	roster roster
 	device device
+	ways   ways
 	// network hears of the nodes before the device does: the guard knows a pod CIDR before packets can come from it.
 	network func([]overlay.Node)
 	moved   func() // told after each attempt
@@ -85,6 +93,7 @@ func (m *mesher) run(ctx context.Context) error {
 		case <-m.nodes.Changed():
 		case <-m.roster.Changed():
 		case <-m.device.Changed():
+		case <-m.ways.Changed():
 		case <-retry:
 		}
 	}
@@ -112,7 +121,11 @@ func (m *mesher) apply(ctx context.Context, want overlay.Mesh, problems []overla
 	if err != nil {
 		return fmt.Errorf("read mesh device: %w", err)
 	}
-	plan := overlay.Diff(have, want)
+	plan := overlay.Diff(have, want.Within(m.ways.MTUs(), have.Routes))
+	for _, node := range m.ways.Remake() {
+		m.log.Warn("nothing comes back from a node that gossip calls alive: its peer is made anew", "node", node)
+		plan.Steps = append(plan.Steps, want.Remake(node).Steps...)
+	}
 	if plan.Empty() {
 		return nil
 	}

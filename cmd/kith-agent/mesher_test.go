@@ -24,6 +24,9 @@ type fakeUnderlay struct {
 	plans                      []string
 	seeds                      []netip.AddrPort
 	forgotten                  []string
+	mtus                       map[string]int
+	stuck                      []string
+	have                       overlay.Mesh
 	nodeEvent, member, touched chan struct{}
 }
 
@@ -35,6 +38,7 @@ type (
 	fakeDirectory struct{ *fakeUnderlay }
 	fakeRoster    struct{ *fakeUnderlay }
 	fakeDevice    struct{ *fakeUnderlay }
+	fakeWays      struct{ *fakeUnderlay }
 )
 
 func (f fakeDirectory) List() []overlay.Node {
@@ -60,7 +64,10 @@ func (f fakeRoster) Forget(name string) {
 	f.forgotten = append(f.forgotten, name)
 }
 func (f fakeDevice) Changed() <-chan struct{}                   { return f.touched }
-func (f fakeDevice) Read(context.Context) (overlay.Mesh, error) { return overlay.Mesh{}, nil }
+func (f fakeDevice) Read(context.Context) (overlay.Mesh, error) { return f.have, nil }
+func (f fakeWays) MTUs() map[string]int                         { return f.mtus }
+func (f fakeWays) Changed() <-chan struct{}                     { return nil }
+func (f fakeWays) Remake() []string                             { return f.stuck }
 func (f fakeDevice) Apply(_ context.Context, p overlay.Plan) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,7 +101,7 @@ func testMesher(f *fakeUnderlay) *mesher {
 	return &mesher{
 		log: slog.New(slog.DiscardHandler), gossip: 7946,
 		local: overlay.Local{Name: "n1", Keys: testKeys, Devices: ruleset.Devices, ListenPort: 51820, UnderlayMTU: 1500},
-		nodes: fakeDirectory{f}, roster: fakeRoster{f}, device: fakeDevice{f},
+		nodes: fakeDirectory{f}, roster: fakeRoster{f}, device: fakeDevice{f}, ways: fakeWays{f},
 		network: func([]overlay.Node) {}, moved: func() {},
 	}
 }

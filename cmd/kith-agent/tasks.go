@@ -18,6 +18,8 @@ import (
 	"github.com/kithnet/kith/cni/server"
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/gossip"
+	"github.com/kithnet/kith/overlay/path"
+	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
 	"github.com/kithnet/kith/policy/ruleset"
 )
@@ -88,14 +90,17 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.prober = probe.New(a.cfg.Probe.Port, path.Defaults())
 	a.mesher = &mesher{
-		log: a.log, local: local, gossip: a.cfg.Gossip.Port, nodes: a.nodes, roster: a.gossip, device: a.device,
+		log: a.log, local: local, gossip: a.cfg.Gossip.Port, nodes: a.nodes, roster: a.gossip, device: a.device, ways: a.prober,
 		network: a.nodesChanged, moved: a.move,
 	}
 	close(a.meshed)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.gossip.Run(ctx) })
 	g.Go(func() error { return a.mesher.run(ctx) })
+	g.Go(func() error { return a.prober.Run(ctx) })
+	g.Go(func() error { return a.scout(ctx) })
 	return g.Wait()
 }
 

@@ -43,6 +43,7 @@ type Prober struct {
 	address map[string]netip.Addr
 	name    map[netip.Addr]string
 	sizes   map[string]int
+	stuck   []string
 }
 
 // New prepares to probe on a port, the same on all nodes.
@@ -129,9 +130,12 @@ func (p *Prober) round() time.Time {
 	return next
 }
 
-// tell signals when the size of a way has become another.
+// tell signals when there is something to do about the mesh.
 func (p *Prober) tell() {
-	if sizes := p.mtus(); !maps.Equal(sizes, p.sizes) {
+	stuck := p.table.Remake(time.Now())
+	p.stuck = append(p.stuck, stuck...)
+	sizes := p.mtus()
+	if len(stuck) > 0 || !maps.Equal(sizes, p.sizes) {
 		p.sizes = sizes
 		signal(p.changed)
 	}
@@ -152,7 +156,7 @@ func (p *Prober) take(s *socket, got packet, from netip.AddrPort) {
 	signal(p.wake)
 }
 
-// Changed receives after MTUs changed. It is for one consumer.
+// Changed receives after MTUs changed, or when a peer should be made anew. It is for one consumer.
 func (p *Prober) Changed() <-chan struct{} { return p.changed }
 
 // MTUs returns the largest packet for each node to which the way is known.
@@ -183,7 +187,9 @@ func (p *Prober) Paths() []path.Path {
 func (p *Prober) Remake() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.table.Remake(time.Now())
+	stuck := p.stuck
+	p.stuck = nil
+	return stuck
 }
 
 func signal(c chan<- struct{}) {

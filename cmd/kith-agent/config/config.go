@@ -24,6 +24,7 @@ type Config struct {
 	// WireGuard is the tunnel between the nodes.
 	WireGuard WireGuard
 	Gossip    Gossip
+	Probe     Probe
 	// Masquerade gives pod traffic that leaves the cluster the node's address.
 	Masquerade bool
 	// NonMasqueradeCIDRs are destinations outside the cluster that see the pod's own address.
@@ -53,6 +54,11 @@ type WireGuard struct {
 
 // Gossip configures the membership protocol.
 type Gossip struct {
+	Port uint16
+}
+
+// Probe configures the probes that nodes send each other through the tunnel.
+type Probe struct {
 	Port uint16
 }
 
@@ -92,6 +98,7 @@ func Default() Config {
 		Underlay:   Underlay{Family: FamilyAuto},
 		WireGuard:  WireGuard{Port: 51820, Implementation: ImplementationAuto},
 		Gossip:     Gossip{Port: 7946},
+		Probe:      Probe{Port: 7947},
 		Masquerade: true,
 		CNI:        CNI{BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d"},
 		StateDir:   "/var/lib/kith",

@@ -27,6 +27,8 @@ wireguard:
   implementation: userspace
 gossip:
   port: 4501
+probe:
+  port: 4502
 masquerade: false
 nonMasqueradeCIDRs:
   - 198.51.100.0/24
@@ -46,6 +48,7 @@ func TestParse(t *testing.T) {
 		Underlay:   Underlay{Family: FamilyIPv6, Interface: "eth1", MTU: 9000},
 		WireGuard:  WireGuard{Port: 4500, Implementation: ImplementationUserspace},
 		Gossip:     Gossip{Port: 4501},
+		Probe:      Probe{Port: 4502},
 		Masquerade: false,
 		NonMasqueradeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"),
 			netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")},
@@ -88,7 +91,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "masquerade: true\nmaskerade: true\n",
-			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows cni, gossip, logLevel, masquerade, nonMasqueradeCIDRs, runDir, stateDir, underlay, wireguard"}},
+			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows cni, gossip, logLevel, masquerade, nonMasqueradeCIDRs, probe, runDir, stateDir, underlay, wireguard"}},
 		{"unknown key in a section", "wireguard:\n  prot: 1\n",
 			[]string{"kith.yaml:2: wireguard.prot: is not a key that Kith knows: here it knows implementation, port"}},
 		{"key of another section", "wireguard:\n  port: 1\nport: 2\n", []string{"kith.yaml:3: port: is not a key"}},
@@ -100,6 +103,8 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 			`kith.yaml:5: gossip.port: "http" is not valid`}},
 		{"port too large", "gossip:\n  port: 65536\n", []string{`kith.yaml:2: gossip.port: "65536"`}},
 		{"same port", "gossip:\n  port: 51820\n", []string{"kith.yaml:2: gossip.port: is the same as wireguard.port: both use UDP"}},
+		{"same port for probes", "probe: {port: 7946}", []string{"kith.yaml:1: probe.port: is the same as gossip.port: both use UDP"}},
+		{"same port for probes and WireGuard", "wireguard: {port: 7947}", []string{"kith.yaml:1: wireguard.port: is the same as probe.port"}},
 		{"same port the other way", "\nwireguard: {port: 7946}", []string{"kith.yaml:2: wireguard.port: is the same as gossip.port"}},
 		{"same folder", "stateDir: /run/kith", []string{"kith.yaml:1: stateDir: is the same as runDir"}},
 		{"same CNI folder", "cni: {binDir: /etc/cni/net.d}", []string{"kith.yaml:1: cni.binDir: is the same as cni.confDir"}},

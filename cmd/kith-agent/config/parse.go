@@ -189,6 +189,12 @@ func (p *parser) checkTogether() {
 	if c.WireGuard.Port == c.Gossip.Port {
 		p.failPair("gossip.port", "wireguard.port", "both use UDP: give them different ports")
 	}
+	if c.WireGuard.Port == c.Probe.Port {
+		p.failPair("probe.port", "wireguard.port", "both use UDP: give them different ports")
+	}
+	if c.Gossip.Port == c.Probe.Port {
+		p.failPair("probe.port", "gossip.port", "both use UDP: give them different ports")
+	}
 	if c.StateDir == c.RunDir {
 		p.failPair("runDir", "stateDir", "one is lost at reboot, the other must not be: give them different folders")
 	}

@@ -41,6 +41,7 @@ func (c *Config) values() map[string]reader {
 		"wireguard.port":           lanePort(&c.WireGuard.Port),
 		"wireguard.implementation": choice(&c.WireGuard.Implementation, ImplementationAuto, ImplementationKernel, ImplementationUserspace),
 		"gossip.port":              port(&c.Gossip.Port),
+		"probe.port":               port(&c.Probe.Port),
 		"masquerade":               boolean(&c.Masquerade),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
 		"cni.binDir":               folder(&c.CNI.BinDir),
