@@ -92,6 +92,11 @@ func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
 			LastHandshake: p.LastHandshake, RxBytes: p.ReceivedBytes, TxBytes: p.SentBytes,
 		})
 	}
+	for _, p := range a.prober.Paths() {
+		r.Ways = append(r.Ways, status.Way{
+			Node: p.Node, RoundTrip: p.RoundTrip, Loss: p.Loss, MTU: p.MTU, SilentSince: p.Silent, PeerRemade: p.Remade,
+		})
+	}
 	slices.SortFunc(r.Peers, func(x, y status.Peer) int { return cmp.Compare(x.Node, y.Node) })
 }
 

@@ -40,37 +40,51 @@ func (a *agent) lookAround(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.prober.Follow(mesh.Addresses, targets(mesh, peers, a.gossip.Members()))
+	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members()))
 }
 
-// targets are the peers that this node can send to, by the first mesh address that both have the family of.
+// targets are the peers that this node can send to, by the first mesh address that both have the family of. A node has a
+// peer on each lane; what this node sends goes by the route's.
 func targets(mesh overlay.Mesh, peers []wireguard.PeerStatus, members []overlay.Member) []probe.Target {
-	status := map[overlay.Key]wireguard.PeerStatus{}
+	names := map[overlay.Key]string{}
+	for _, lane := range mesh.Lanes {
+		for _, p := range lane.Peers {
+			names[p.Key] = p.Name
+		}
+	}
+	received := map[string]int64{}
+	endpoints := map[string]netip.AddrPort{}
 	for _, p := range peers {
-		status[p.Key] = p
+		received[names[p.Key]] += p.ReceivedBytes
+		if p.Endpoint.IsValid() {
+			endpoints[names[p.Key]] = p.Endpoint
+		}
 	}
 	alive := map[string]bool{}
 	for _, m := range members {
 		alive[m.Name] = m.Alive
 	}
-	routes := map[netip.Prefix]overlay.Route{}
-	for _, r := range mesh.Routes {
-		routes[r.CIDR] = r
-	}
 	var out []probe.Target
-	for _, p := range mesh.Peers {
-		for _, cidr := range p.AllowedIPs {
-			route := routes[cidr]
-			if !route.Src.IsValid() {
-				continue
-			}
-			out = append(out, probe.Target{Address: overlay.MeshAddress(cidr), Target: path.Target{
-				Name: p.Name, Limit: limit(route.MTU, status[p.Key].Endpoint), Received: status[p.Key].ReceivedBytes, Alive: alive[p.Name],
+	for _, p := range mesh.Lanes[0].Peers {
+		if route, ok := reachable(mesh.Routes, p.AllowedIPs); ok {
+			out = append(out, probe.Target{Address: overlay.MeshAddress(route.CIDR), Target: path.Target{
+				Name: p.Name, Limit: limit(route.MTU, endpoints[p.Name]), Received: received[p.Name], Alive: alive[p.Name],
 			}})
-			break
 		}
 	}
 	return out
+}
+
+// reachable is the route to the first of a peer's pod CIDRs that this node has an address for.
+func reachable(routes []overlay.Route, cidrs []netip.Prefix) (overlay.Route, bool) {
+	for _, cidr := range cidrs {
+		for _, r := range routes {
+			if r.CIDR == cidr && r.Src.IsValid() {
+				return r, true
+			}
+		}
+	}
+	return overlay.Route{}, false
 }
 
 // limit is the route's MTU, or less where the kernel knows of less on the way to the endpoint.

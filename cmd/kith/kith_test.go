@@ -41,6 +41,9 @@ func TestTable(t *testing.T) {
 		{Node: "node-3", Endpoint: netip.MustParseAddrPort("[2001:db8::3]:51820"), RxBytes: 0, TxBytes: 148},
 		{Node: "node-4"}}
 	good.Members = append(good.Members, status.Member{Node: "node-2", State: status.Dead})
+	good.Members = append(good.Members, status.Member{Node: "node-3", State: status.Alive})
+	good.Ways = []status.Way{{Node: "node-2", Loss: 1, SilentSince: now.Add(-time.Hour)},
+		{Node: "node-3", Loss: 1, SilentSince: now.Add(-35 * time.Second), PeerRemade: now.Add(-20 * time.Second)}}
 	bad.Ready, bad.Reasons = false, []string{"the policies are not listed yet", "the device kith0 is missing"}
 	bad.Apply.Error = "add chain in_1: no buffer space available"
 	bad.Device.Kind = "userspace"
@@ -157,6 +160,8 @@ func TestLocal(t *testing.T) {
 		{"silent", "-local -alive -timeout 50ms -socket " + silent, 1, "", "deadline exceeded"},
 		{"table", "--local --socket " + ready, 0, "kith0 (kernel)", ""},
 		{"table of a node not ready", "--local --socket " + waiting, 1, "n2 is not ready: waits for policies", ""},
+		{"matrix", "-local -matrix -socket " + ready, 0, "FROM", ""},
+		{"matrix in JSON", "-local -matrix -o json -socket " + ready, 0, "[]", ""},
 		{"JSON", "-local -o json -socket " + ready, 0, `"node": "n1"`, ""},
 		{"no kubeconfig", "-socket " + ready, 0, "kith0 (kernel)", "No kubeconfig here"},
 	}
@@ -185,6 +190,7 @@ func TestUsage(t *testing.T) {
 		{"status -o yaml", "-o yaml: write table or json", 2},
 		{"status -ready", "-ready and -alive need -local", 2},
 		{"status -local -ready -alive", "exclude each other", 2},
+		{"status -local -ready -matrix", "-matrix excludes", 2},
 		{"status -timeout 0s", "above zero", 2},
 		{"status -nothing", "flag provided but not defined", 2},
 		{"status -kubeconfig /nowhere", "read kubeconfig", 2},

@@ -50,6 +50,7 @@ func (s clusterStatus) exitCode() int {
 
 type statusFlags struct {
 	output      string
+	matrix      bool
 	local       bool
 	ready       bool
 	alive       bool
@@ -86,6 +87,7 @@ func (c console) parseStatusFlags(args []string) (statusFlags, error) {
 	set := flag.NewFlagSet("status", flag.ContinueOnError)
 	set.SetOutput(c.err)
 	set.StringVar(&f.output, "o", "table", "output `format`: table or json")
+	set.BoolVar(&f.matrix, "matrix", false, "how each node reaches each other one: gossip, handshake, round trip, loss, path MTU")
 	set.BoolVar(&f.local, "local", false, "only this node, from its agent's socket")
 	set.BoolVar(&f.ready, "ready", false, "with -local: print nothing if the node is ready, else the reasons")
 	set.BoolVar(&f.alive, "alive", false, "with -local: print nothing if the agent answers, ready or not")
@@ -116,6 +118,8 @@ func (f statusFlags) check(rest []string) error {
 		return fmt.Errorf("-o %s: write table or json", f.output)
 	case (f.ready || f.alive) && !f.local:
 		return errors.New("-ready and -alive need -local")
+	case f.matrix && (f.ready || f.alive):
+		return errors.New("-matrix excludes -ready and -alive")
 	case f.ready && f.alive:
 		return errors.New("-ready and -alive exclude each other")
 	case f.timeout <= 0:
@@ -152,10 +156,10 @@ func (c console) localStatus(ctx context.Context, f statusFlags) int {
 		fmt.Fprintln(c.err, err)
 		return exitNotReady
 	}
-	if f.output == "json" {
+	if f.output == "json" && !f.matrix {
 		c.json(report)
 	} else {
-		printStatus(c.out, thisNode(report), time.Now())
+		c.show(f, thisNode(report))
 	}
 	return thisNode(report).exitCode()
 }
@@ -172,12 +176,21 @@ func (c console) clusterStatus(ctx context.Context, f statusFlags) int {
 		return exitUsage
 	}
 	all := newClusterStatus(nodes)
-	if f.output == "json" {
+	c.show(f, all)
+	return all.exitCode()
+}
+
+func (c console) show(f statusFlags, all clusterStatus) {
+	switch {
+	case f.matrix && f.output == "json":
+		c.json(matrix(all.Nodes))
+	case f.matrix:
+		printMatrix(c.out, all.Nodes, time.Now())
+	case f.output == "json":
 		c.json(all)
-	} else {
+	default:
 		printStatus(c.out, all, time.Now())
 	}
-	return all.exitCode()
 }
 
 func (c console) json(v any) {

@@ -17,7 +17,7 @@ const maxPeerLines = 100
 func printStatus(w io.Writer, all clusterStatus, now time.Time) {
 	printNodes(w, all.Nodes, now)
 	printPeers(w, all.Nodes, now)
-	printTrouble(w, all.Nodes)
+	printTrouble(w, all.Nodes, now)
 }
 
 func printNodes(w io.Writer, nodes []nodeStatus, now time.Time) {
@@ -63,7 +63,7 @@ func printPeers(w io.Writer, nodes []nodeStatus, now time.Time) {
 	_ = t.Flush()
 }
 
-func printTrouble(w io.Writer, nodes []nodeStatus) {
+func printTrouble(w io.Writer, nodes []nodeStatus, now time.Time) {
 	var lines []string
 	for _, n := range nodes {
 		if n.Report == nil {
@@ -81,6 +81,7 @@ func printTrouble(w io.Writer, nodes []nodeStatus) {
 				lines = append(lines, fmt.Sprintf("%s sees member %s as %s", n.Node, m.Node, m.State))
 			}
 		}
+		lines = append(lines, silences(*n.Report, now)...)
 		for _, problem := range n.Report.Problems {
 			lines = append(lines, fmt.Sprintf("%s: %s", n.Node, problem))
 		}

@@ -35,6 +35,7 @@ type Report struct {
 	Device  Device   `json:"device"`
 	Members []Member `json:"members"`
 	Peers   []Peer   `json:"peers"`
+	Ways    []Way    `json:"ways"`
 
 	// Identities are those of all pods in the cluster, Subjects the local pods that a policy isolates.
 	Identities int `json:"identities"`
@@ -86,6 +87,21 @@ type Peer struct {
 	LastHandshake time.Time `json:"lastHandshake"`
 	RxBytes       int64     `json:"rxBytes"`
 	TxBytes       int64     `json:"txBytes"`
+}
+
+// Way is what probes through the tunnel have found out about the way to another node.
+type Way struct {
+	Node string `json:"node"`
+	// RoundTrip is smoothed; zero: no answer yet.
+	RoundTrip time.Duration `json:"roundTripNanoseconds"`
+	// Loss is the share of the last probes that were not answered, from 0 to 1.
+	Loss float64 `json:"loss"`
+	// MTU is the largest packet that arrives; zero: not known yet.
+	MTU int `json:"mtu"`
+	// SilentSince is when answers ceased; zero while they come.
+	SilentSince time.Time `json:"silentSince,omitzero"`
+	// PeerRemade is when the node's peer was last made anew because of such a silence; zero: never.
+	PeerRemade time.Time `json:"peerRemade,omitzero"`
 }
 
 // Apply is the agent's work on the kernel's rules since it started.

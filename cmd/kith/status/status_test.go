@@ -23,6 +23,8 @@ func TestJSON(t *testing.T) {
 		Members: []Member{{Node: "n1", Address: netip.MustParseAddr("192.0.2.1"), State: Alive}},
 		Peers: []Peer{{Node: "n2", PublicKey: "k2=", Endpoint: netip.MustParseAddrPort("[2001:db8::2]:51820"),
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, LastHandshake: at, RxBytes: 1, TxBytes: 2}},
+		Ways: []Way{{Node: "n2", RoundTrip: time.Millisecond, Loss: 0.25, MTU: 1296},
+			{Node: "n3", SilentSince: at, PeerRemade: at, Loss: 1}},
 		Identities: 3, Policies: 4, Subjects: 5, Attachments: 6,
 		Apply: Apply{At: at, Duration: time.Millisecond, Writes: 7, Transactions: 8, Error: "e"},
 	}
