@@ -127,6 +127,23 @@ func MeshAddress(cidr netip.Prefix) netip.Addr {
 	return base.Addr().Next()
 }
 
+// MeshAddresses are the addresses that a node takes for itself out of its pod CIDRs.
+func MeshAddresses(podCIDRs []netip.Prefix) []netip.Addr {
+	var out []netip.Addr
+	var has4, has6 bool
+	for _, cidr := range podCIDRs {
+		has := &has6
+		if cidr.Addr().Is4() {
+			has = &has4
+		}
+		if !*has {
+			*has = true
+			out = append(out, MeshAddress(cidr))
+		}
+	}
+	return out
+}
+
 // Sort puts m into the order that Compute and readers of the kernel agree on.
 func (m *Mesh) Sort() {
 	slices.SortFunc(m.Unreachable, comparePrefix)

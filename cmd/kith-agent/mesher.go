@@ -180,15 +180,9 @@ func (m *mesher) tell(want overlay.Mesh, problems []overlay.Problem, err error) 
 func network(self string, nodes []overlay.Node, noMasquerade []netip.Prefix) ruleset.Network {
 	n := ruleset.Network{Node: self, NoMasquerade: noMasquerade}
 	for _, node := range nodes {
-		p := policy.Node{Name: node.Name, PodCIDRs: node.PodCIDRs, Addresses: node.InternalIPs}
-		families := map[bool]bool{}
-		for _, cidr := range node.PodCIDRs {
-			if four := cidr.Addr().Is4(); !families[four] {
-				families[four] = true
-				p.Mesh = append(p.Mesh, overlay.MeshAddress(cidr))
-			}
-		}
-		n.Nodes = append(n.Nodes, p)
+		n.Nodes = append(n.Nodes, policy.Node{
+			Name: node.Name, PodCIDRs: node.PodCIDRs, Addresses: node.InternalIPs, Mesh: overlay.MeshAddresses(node.PodCIDRs),
+		})
 	}
 	return n
 }
