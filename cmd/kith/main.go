@@ -17,9 +17,10 @@ var version = "development"
 
 // The exit codes.
 const (
-	exitReady    = 0
-	exitNotReady = 1
-	exitUsage    = 2
+	exitReady     = 0
+	exitNotReady  = 1
+	exitDifferent = 1
+	exitUsage     = 2
 )
 
 const usage = `%[1]s shows what Kith does in a cluster.
@@ -29,6 +30,7 @@ Usage:
 
 Commands:
   status     the mesh and the policies of every node
+  policy     who reaches whom by manifests alone, without a cluster
   version    this program's version
 
 %[1]s COMMAND -h lists a command's flags.
@@ -64,6 +66,8 @@ func (c console) run(ctx context.Context, args []string) int {
 	switch args[0] {
 	case "status":
 		return c.status(ctx, args[1:])
+	case "policy":
+		return c.policy(args[1:])
 	case "version", "-version", "--version":
 		fmt.Fprintln(c.out, version)
 		return exitReady

@@ -23,8 +23,8 @@ type pair struct {
 	Probes *status.Way `json:"probes,omitempty"`
 }
 
-// matrix has a pair for each two nodes of which the first answers, in order.
-func matrix(nodes []nodeStatus) []pair {
+// pairs has a pair for each two nodes of which the first answers, in order.
+func pairs(nodes []nodeStatus) []pair {
 	out := []pair{}
 	for _, n := range nodes {
 		if n.Report != nil {
@@ -69,7 +69,7 @@ func (p pair) good() bool {
 
 // printMatrix writes a line for each pair. Of a large cluster only those that are not good are listed.
 func printMatrix(w io.Writer, nodes []nodeStatus, now time.Time) {
-	all := matrix(nodes)
+	all := pairs(nodes)
 	shown := all
 	if len(all) > maxPeerLines {
 		shown = slices.DeleteFunc(slices.Clone(all), pair.good)

@@ -183,7 +183,7 @@ func (c console) clusterStatus(ctx context.Context, f statusFlags) int {
 func (c console) show(f statusFlags, all clusterStatus) {
 	switch {
 	case f.matrix && f.output == "json":
-		c.json(matrix(all.Nodes))
+		c.json(pairs(all.Nodes))
 	case f.matrix:
 		printMatrix(c.out, all.Nodes, time.Now())
 	case f.output == "json":

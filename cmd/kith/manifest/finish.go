@@ -1,0 +1,105 @@
+package manifest
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/matrix"
+)
+
+// finish fills in what the manifests lack, and makes the ends of all pods.
+func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
+	var notes notes
+	notes.count("workloads none of whose pods is here, each taken as one pod of its name", r.standIns())
+	r.sort()
+	notes.addNamespaces(r.addNamespaces())
+	notes.count("pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster", r.addAddresses(podCIDRs))
+	found := Manifests{}
+	finished := r.ends(&found)
+	notes.count("pods that have ended, left out", finished)
+	notes.count("pods on their node's network, left out of a matrix that does not name them", len(found.Hosts))
+	for _, kind := range slices.Sorted(maps.Keys(r.passedOver)) {
+		notes.count("passed over, "+kind, r.passedOver[kind])
+	}
+	for _, field := range slices.Sorted(maps.Keys(r.newer)) {
+		notes.add("%s: there is no field %s in the API that this program knows", r.newer[field], field)
+	}
+	found.Cluster, found.Notes = r.cluster, notes
+	return found
+}
+
+type notes []string
+
+func (n *notes) add(format string, args ...any) { *n = append(*n, fmt.Sprintf(format, args...)) }
+
+func (n *notes) count(what string, number int) {
+	if number > 0 {
+		n.add("%s: %d", what, number)
+	}
+}
+
+// addNamespaces names a few of them: a selector that looks at their labels finds none.
+func (n *notes) addNamespaces(names []string) {
+	if len(names) == 0 {
+		return
+	}
+	const most = 5
+	text := strings.Join(names[:min(most, len(names))], ", ")
+	if len(names) > most {
+		text += fmt.Sprintf(" and %d others", len(names)-most)
+	}
+	n.add("namespaces that are not here, taken without labels but their name: %s", text)
+}
+
+func (r *reader) sort() {
+	slices.SortFunc(r.pods, func(a, b pod) int { return strings.Compare(a.Key().String(), b.Key().String()) })
+	slices.SortFunc(r.cluster.Namespaces, func(a, b identity.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(r.cluster.Nodes, func(a, b policy.Node) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(r.cluster.Policies, func(a, b policy.Policy) int { return strings.Compare(a.Key().String(), b.Key().String()) })
+}
+
+// addNamespaces adds those that only pods name.
+func (r *reader) addNamespaces() []string {
+	known := map[string]bool{}
+	for _, ns := range r.cluster.Namespaces {
+		known[ns.Name] = true
+	}
+	var added []string
+	for _, p := range r.pods {
+		if !known[p.Namespace] {
+			known[p.Namespace] = true
+			added = append(added, p.Namespace)
+			r.cluster.Namespaces = append(r.cluster.Namespaces, identity.Namespace{Name: p.Namespace})
+		}
+	}
+	return added
+}
+
+// ends makes the cluster's pods and their ends, and says how many have ended.
+func (r *reader) ends(to *Manifests) (finished int) {
+	nodes := map[string]policy.Node{}
+	for _, n := range r.cluster.Nodes {
+		nodes[n.Name] = n
+	}
+	for _, p := range r.pods {
+		end := matrix.End{Name: p.Key().String(), Namespace: p.Namespace, Labels: p.Labels, Addresses: p.Addresses}
+		switch {
+		case p.finished:
+			finished++
+		case p.host:
+			if end.Addresses = p.hostIPs; len(end.Addresses) == 0 {
+				end.Addresses = nodes[p.node].Addresses
+			}
+			to.Hosts = append(to.Hosts, end)
+		default:
+			r.cluster.Pods = append(r.cluster.Pods, p.Pod)
+			to.Ends = append(to.Ends, end)
+		}
+	}
+	return finished
+}

@@ -1,0 +1,150 @@
+// Package manifest reads Kubernetes manifests, as they lie in a repository or as kubectl prints them, into the cluster
+// that they describe.
+//
+// Input: files, folders (with all that is below) or standard input, each with any number of YAML or JSON documents,
+// Lists among them. Output: the policy.Cluster, and all ends that a flow between its pods can have. Invariants: nothing
+// that is wrong in what decides (policies, names, labels, addresses) is passed over in silence, every Mistake names file,
+// line and field; the order of files and objects does not change the result.
+//
+// What manifests lack is filled in, and a note says so: namespaces that only pods name, addresses of pods that have none
+// yet, and one pod for each workload (Deployment and so on) whose pods are not there.
+//
+// Out of scope: what the cluster's policies decide (policy, policy/matrix); rendering templates.
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/matrix"
+)
+
+// Source is where manifests come from.
+type Source struct {
+	Paths []string // files and folders; - is Stdin
+	Stdin io.Reader
+	// PodCIDRs are where pods without an address get one from, where no node says better; one of a family.
+	PodCIDRs []netip.Prefix
+}
+
+// Manifests are what was read.
+type Manifests struct {
+	Cluster policy.Cluster
+	// Ends are the pods that can send and receive, sorted by name. Hosts are those of their node's network: to policies
+	// they are no pods but their node.
+	Ends, Hosts []matrix.End
+	// Notes say what was passed over and what was filled in.
+	Notes []string
+}
+
+// Read reads all manifests of a source. The error joins a *Mistake for everything that is wrong in them.
+func Read(s Source) (Manifests, error) {
+	files, err := list(s.Paths)
+	if err != nil {
+		return Manifests{}, err
+	}
+	r := newReader()
+	for _, file := range files {
+		if err := r.file(file, s.Stdin); err != nil {
+			return Manifests{}, err
+		}
+	}
+	out := r.finish(s.PodCIDRs)
+	return out, errors.Join(r.mistakes...)
+}
+
+// list is all files to read: each once, and those of a folder by name.
+func list(paths []string) ([]string, error) {
+	var files []string
+	add := func(file string) {
+		if file = filepath.Clean(file); !slices.Contains(files, file) {
+			files = append(files, file)
+		}
+	}
+	for _, path := range paths {
+		if path == "-" {
+			add(path)
+			continue
+		}
+		err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case name == path && !entry.IsDir():
+				add(name)
+			case entry.IsDir() && name != path && strings.HasPrefix(entry.Name(), "."):
+				return filepath.SkipDir
+			case !entry.IsDir() && isManifest(entry.Name()):
+				add(name)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read manifests: %w", err)
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("read manifests: no .yaml, .yml or .json file in %s", strings.Join(paths, ", "))
+	}
+	return files, nil
+}
+
+func isManifest(name string) bool {
+	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
+}
+
+func (r *reader) file(name string, stdin io.Reader) error {
+	if name == "-" {
+		return r.documents("standard input", stdin)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("read manifests: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return r.documents(name, f)
+}
+
+// documents reads a stream. Only a stream that cannot be read is an error; mistakes in it are gathered.
+func (r *reader) documents(file string, stream io.Reader) error {
+	watched := &watchedReader{Reader: stream}
+	dec := yaml.NewDecoder(watched)
+	for {
+		var doc yaml.Node
+		err := dec.Decode(&doc)
+		switch {
+		case watched.err != nil:
+			return fmt.Errorf("read manifests: %s: %w", file, watched.err)
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			r.mistakes = append(r.mistakes, syntaxMistake(file, err))
+			return nil
+		}
+		r.document(place{file: file, node: doc.Content[0]})
+	}
+}
+
+// watchedReader keeps the error of reading apart from those of understanding.
+type watchedReader struct {
+	io.Reader
+	err error
+}
+
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
+	return n, err
+}

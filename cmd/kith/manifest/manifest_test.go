@@ -1,0 +1,324 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+// read reads one text.
+func read(text string) (Manifests, error) {
+	return Read(Source{Paths: []string{"-"}, Stdin: strings.NewReader(text), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})
+}
+
+func mustRead(t *testing.T, text string) Manifests {
+	t.Helper()
+	found, err := read(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestMistakes: every mistake is refused with its line and its field.
+func TestMistakes(t *testing.T) {
+	const np = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: m}\n"
+	const cnp = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec:\n  tier: Admin\n  priority: 1\n"
+	const pod = "apiVersion: v1\nkind: Pod\n"
+	tests := []struct{ name, text, want string }{
+		{"no YAML", "a: b\n c: d\n", ":2: not YAML"},
+		{"no object", "- a\n", ":1: is a list, want an object"},
+		{"no kind", "\napiVersion: v1\n", ":2: kind: is missing"},
+		{"no version", "kind: Pod\n", ":1: apiVersion: is missing"},
+		{"no name", pod + "metadata: {}\n", ":3: Pod: metadata.name: is missing"},
+		{"no metadata", pod, ":1: Pod: metadata.name: is missing"},
+		{"name", pod + "metadata:\n  name: A b\n", ":4: Pod A b: metadata.name: a lowercase RFC 1123 subdomain"},
+		{"namespace", pod + "metadata:\n  name: a\n  namespace: b.c\n", ":5: Pod b.c/a: metadata.namespace: "},
+		{"label's key", pod + "metadata:\n  name: a\n  labels:\n    ok: fine\n    a/b/c: d\n", `:7: Pod a: metadata.labels: a/b/c="d": a valid label key`},
+		{"label's value", pod + "metadata:\n  name: a\n  labels:\n    app: a-\n", `:6: Pod a: metadata.labels: app="a-": a valid label`},
+		{"label that is a number", pod + "metadata:\n  name: a\n  labels:\n    app: 1\n", ":6: Pod a: metadata.labels.app: is the number 1, want text: write it in quotes"},
+		{"label that is yes", pod + "metadata:\n  name: a\n  labels:\n    app: yes\n", ":6: Pod a: metadata.labels.app: is yes, which YAML takes for true or false, want text: write it in quotes"},
+		{"address", pod + "metadata: {name: a}\nstatus:\n  podIP: 10.0.0.256\n", `:5: Pod a: status.podIP: "10.0.0.256" is not an address`},
+		{"second address", pod + "metadata: {name: a}\nstatus:\n  podIPs:\n  - ip: 10.0.0.2\n  - ip: x\n", `:7: Pod a: status.podIPs[1].ip: "x" is not an address`},
+		{"wrong type", pod + "metadata: {name: a}\nspec:\n  hostNetwork: 1\n", ":5: Pod a: spec.hostNetwork: is the number 1, want true or false"},
+		{"list for mapping", pod + "metadata: {name: a}\nspec: []\n", ":4: Pod a: spec: is a list, want fields"},
+		{"mapping for list", pod + "metadata: {name: a}\nspec:\n  containers: {}\n", ":5: Pod a: spec.containers: is a mapping, want a list"},
+		{"number", pod + "metadata: {name: a}\nspec:\n  containers:\n  - ports:\n    - containerPort: 99999999999\n", ":7: Pod a: spec.containers[0].ports[0].containerPort: is the number 99999999999, want a whole number"},
+		{"twice", pod + "metadata: {name: a}\n---\n" + pod + "metadata: {name: a}\n", ":5: Pod a: is given already at standard input:1"},
+		{"key twice", np + "spec:\n  podSelector: {}\n  podSelector: {}\n", ":6: NetworkPolicy m/p: spec.podSelector: is given already in line 5"},
+		{"node's range", "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec:\n  podCIDRs:\n  - 10.0.0.0\n", `:6: Node a: spec.podCIDRs[0]: "10.0.0.0" is not an address range`},
+		{"unknown field", np + "spec:\n  podselector: {}\n", ":5: NetworkPolicy m/p: spec.podselector: there is no such field; did you mean podSelector?"},
+		{"unknown field deep", np + "spec:\n  ingress:\n  - from:\n    - podSelectors: {}\n", ":7: NetworkPolicy m/p: spec.ingress[0].from[0].podSelectors: there is no such field; here are ipBlock, namespaceSelector, podSelector"},
+		{"unknown field of metadata", np + "spec: {}\nstatus: {any: 1}\nmeta: {}\n", ":6: NetworkPolicy m/p: meta: there is no such field"},
+		{"policy's version", "apiVersion: networking.k8s.io/v1beta1\nkind: NetworkPolicy\n", ":1: NetworkPolicy: apiVersion: networking.k8s.io/v1beta1 NetworkPolicy is not a policy that Kith knows"},
+		{"old admin policy", "kind: AdminNetworkPolicy\napiVersion: policy.networking.k8s.io/v1alpha1\n", ":2: AdminNetworkPolicy: apiVersion: policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy is not a policy that Kith knows"},
+		{"CIDR", np + "spec:\n  egress:\n  - to:\n    - ipBlock:\n        cidr: 10.0.0.0/33\n", `:8: NetworkPolicy m/p: spec.egress[0].to[0].ipBlock.cidr: "10.0.0.0/33" is not an address range`},
+		{"except", np + "spec:\n  egress:\n  - to:\n    - ipBlock:\n        cidr: 10.0.0.0/8\n        except:\n        - 10.1.0.0/16\n        - 11.0.0.0/16\n", ":11: NetworkPolicy m/p: spec.egress[0].to[0].ipBlock.except[1]: 11.0.0.0/16 does not lie in 10.0.0.0/8"},
+		{"selector", np + "spec:\n  podSelector:\n    matchExpressions: [{key: a, operator: Like}]\n", `:5: NetworkPolicy m/p: spec.podSelector: "Like" is not a valid label selector operator`},
+		{"policy type", np + "spec:\n  policyTypes:\n  - Ingress\n  - Egres\n", `:7: NetworkPolicy m/p: spec.policyTypes[1]: "Egres" is not a policy type`},
+		{"port", np + "spec:\n  ingress:\n  - ports:\n    - port: true\n", ":7: NetworkPolicy m/p: spec.ingress[0].ports[0].port: true, which YAML takes for true or false is not valid here"},
+		{"endPort", np + "spec:\n  ingress:\n  - ports:\n    - {port: 9, endPort: 8}\n", ":7: NetworkPolicy m/p: spec.ingress[0].ports[0].endPort: 8 is below port 9"},
+		{"missing in a cluster's", "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec:\n  tier: Admin\n  subject: {namespaces: {}}\n", ":4: ClusterNetworkPolicy p: spec.priority: is missing"},
+		{"action", cnp + "  subject: {namespaces: {}}\n  ingress:\n  - action: Allow\n    from: [{namespaces: {}}]\n", `:9: ClusterNetworkPolicy p: spec.ingress[0].action: "Allow" is not an action`},
+		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n  apiVersion: v1\n  metadata: {name: a}\n  status: {podIP: x}\n", `:7: Pod a: status.podIP: "x" is not an address`},
+		{"in a typed list", "apiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: a}\n  status: {podIP: x}\n", `:5: Pod a: status.podIP: "x" is not an address`},
+		{"a list of no list", "apiVersion: v1\nkind: List\nitems: {}\n", ":3: items: is a mapping, want a list written out"},
+		{"an item of no object", "apiVersion: v1\nkind: List\nitems:\n- x\n", `:4: is "x", want an object`},
+		{"in JSON", "{\n\"apiVersion\": \"v1\",\n\"kind\": \"Pod\",\n\"metadata\": {\"name\": 7}}", ":4: Pod: metadata.name: is the number 7, want text"},
+		{"in the second document", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\n---\n# nothing\n---\napiVersion: v1\nkind: Pod\n", ":8: Pod: metadata.name: is missing"},
+		{"merge", "x: &x {name: a}\napiVersion: v1\nkind: Pod\nmetadata:\n  <<: *x\n", ":5: Pod: metadata: merges another mapping"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := read(tt.text)
+			if err == nil || !strings.Contains(err.Error(), "standard input"+tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestAliases: small texts that stand for large ones end soon.
+func TestAliases(t *testing.T) {
+	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - &c\n    env: &e [" + strings.Repeat("{name: x},", 1000) + "]\n"
+	text += strings.Repeat("  - *c\n", 1000)
+	if _, err := read(text); err == nil || strings.Count(err.Error(), "the aliases stand for too much") != 1 {
+		t.Errorf("error %v", err)
+	}
+	found := mustRead(t, "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: &l {app: b}\n---\napiVersion: v1\nkind: Pod\nmetadata: &m\n  name: c\n  annotations: &x {d: e}\n  labels: *x\n")
+	if got := found.Ends[1].Labels["d"]; got != "e" {
+		t.Errorf("label by alias is %q", got)
+	}
+}
+
+const everything = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: a, labels: {team: x}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: one, labels: {zone: z}}
+spec: {podCIDRs: [10.244.1.0/24, "fd00:1::/64"], taints: []}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}, {type: Hostname, address: one}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: running, namespace: a, labels: {app: r}}
+spec: {containers: [{name: c, image: i, ports: [{name: http, containerPort: 8080}]}], nodeName: one}
+status: {phase: Running, podIP: 10.244.1.2, podIPs: [{ip: 10.244.1.2}, {ip: "fd00:1::2"}]}
+---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Pod, metadata: {name: ended, namespace: a}, status: {phase: Succeeded, podIP: 10.244.1.3}}
+- {apiVersion: v1, kind: Pod, metadata: {name: placed, namespace: a}, spec: {nodeName: one}}
+- {apiVersion: v1, kind: Pod, metadata: {name: nowhere}}
+- {apiVersion: v1, kind: Pod, metadata: {name: host, namespace: a}, spec: {hostNetwork: true, nodeName: one}}
+- {apiVersion: v1, kind: Pod, metadata: {name: lost, namespace: a}, spec: {hostNetwork: true, nodeName: gone}}
+---
+{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "absent", "namespace": "a"},
+ "spec": {"template": {"metadata": {"labels": {"app": "absent"}}, "spec": {"containers": [{"ports": [{"name": "web", "containerPort": 80}]}]}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: present, namespace: a}
+spec: {template: {metadata: {labels: {app: r}}}}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: absent, namespace: a}
+spec: {jobTemplate: {spec: {template: {metadata: {labels: {app: cron}}}}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: none, namespace: a}
+spec: {replicas: 0, template: {metadata: {labels: {app: none}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: a}
+spec: {podSelector: {}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: first}
+spec:
+  tier: Admin
+  priority: 7
+  subject: {namespaces: {}}
+  ingress: [{action: Deny, from: [{namespaces: {}}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: s}
+spec: {whatever: 1}
+`
+
+func TestRead(t *testing.T) {
+	found := mustRead(t, everything)
+	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
+	nodes := []policy.Node{{Name: "one", Labels: map[string]string{"zone": "z"}, PodCIDRs: []netip.Prefix{prefix("10.244.1.0/24"), prefix("fd00:1::/64")},
+		Addresses: []netip.Addr{addr("192.0.2.1")}, Mesh: []netip.Addr{addr("10.244.1.1"), addr("fd00:1::1")}}}
+	address := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+	if diff := cmp.Diff(nodes, found.Cluster.Nodes, address, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("nodes (-want +got):\n%s", diff)
+	}
+	var ends []string
+	for _, e := range found.Ends {
+		ends = append(ends, fmt.Sprint(e.Name, e.Addresses))
+	}
+	// What is on no node gets an address outside of the nodes' ranges.
+	want := []string{
+		"a/absent[10.244.0.1]", "a/absent-deployment[10.244.0.2]", "a/placed[10.244.1.3 fd00:1::3]",
+		"a/running[10.244.1.2 fd00:1::2]", "default/nowhere[10.244.0.3]",
+	}
+	if h := found.Hosts; len(h) != 2 || fmt.Sprint(h[0].Name, h[0].Addresses) != "a/host[192.0.2.1]" || fmt.Sprint(h[1].Name, h[1].Addresses) != "a/lost[]" {
+		t.Errorf("hosts: %v", h)
+	}
+	if diff := cmp.Diff(want, ends); diff != "" {
+		t.Errorf("ends (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]identity.Namespace{{Name: "a", Labels: map[string]string{"team": "x"}}, {Name: "default"}}, found.Cluster.Namespaces); diff != "" {
+		t.Errorf("namespaces (-want +got):\n%s", diff)
+	}
+	var policies []string
+	for _, p := range found.Cluster.Policies {
+		policies = append(policies, fmt.Sprint(p.Tier, " ", p.Key()))
+	}
+	if diff := cmp.Diff([]string{"NetworkPolicy a/deny", "Admin first"}, policies); diff != "" {
+		t.Errorf("policies (-want +got):\n%s", diff)
+	}
+	notes := []string{
+		"workloads none of whose pods is here, each taken as one pod of its name: 2",
+		"namespaces that are not here, taken without labels but their name: default",
+		"pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster: 4",
+		"pods that have ended, left out: 1",
+		"pods on their node's network, left out of a matrix that does not name them: 2",
+		"passed over, Service: 1",
+	}
+	if diff := cmp.Diff(notes, found.Notes); diff != "" {
+		t.Errorf("notes (-want +got):\n%s", diff)
+	}
+}
+
+// TestOrderOfFilesDoesNotMatter: documents in any order and in any number of files describe one cluster.
+func TestOrderOfFilesDoesNotMatter(t *testing.T) {
+	documents := regexp.MustCompile(`(?m)^---$`).Split(everything, -1)
+	want := mustRead(t, everything)
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 20 {
+		dir := t.TempDir()
+		r.Shuffle(len(documents), func(i, j int) { documents[i], documents[j] = documents[j], documents[i] })
+		for i, d := range documents {
+			write(t, filepath.Join(dir, fmt.Sprint(i%3), fmt.Sprint(i, ".yml")), d)
+		}
+		got, err := Read(Source{Paths: []string{dir, dir + "/0"}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := cmp.Options{
+			cmp.Comparer(func(a, b labels.Selector) bool { return fmt.Sprint(a) == fmt.Sprint(b) }),
+			cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+		}
+		if diff := cmp.Diff(want, got, same); diff != "" {
+			t.Fatalf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFiles: a folder is read whole, but for what is hidden and what is no manifest by its name.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.yaml", "b/c.json", "b/d.yml", "b/.hidden.yaml", ".git/e.yaml", "README.md"} {
+		write(t, filepath.Join(dir, name), "")
+	}
+	files, err := list([]string{dir, filepath.Join(dir, "b", "c.json"), filepath.Join(dir, "README.md"), "-"})
+	for i := range files {
+		files[i] = strings.TrimPrefix(files[i], dir+"/")
+	}
+	if want := []string{"a.yaml", "b/c.json", "b/d.yml", "README.md", "-"}; err != nil || !slices.Equal(files, want) {
+		t.Errorf("%v, %v, want %v", files, err, want)
+	}
+	for _, paths := range [][]string{{dir + "/nothing"}, {dir + "/.git/none"}, {t.TempDir()}} {
+		if _, err := Read(Source{Paths: paths}); err == nil {
+			t.Errorf("%v: no error", paths)
+		}
+	}
+}
+
+func TestNoAddressLeft(t *testing.T) {
+	text := ""
+	for i := range 4 {
+		text += fmt.Sprintf("---\n{apiVersion: v1, kind: Pod, metadata: {name: p%d}}\n", i)
+	}
+	source := Source{Paths: []string{"-"}, Stdin: strings.NewReader(text), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/30")}}
+	if _, err := Read(source); err == nil || !strings.Contains(err.Error(), "give pod default/p3 an address: none is left in [10.0.0.0/30]") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestNewerFields: what a newer API server may add to pods and nodes is no mistake.
+func TestNewerFields(t *testing.T) {
+	found := mustRead(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - {name: a}\n  - {name: b, novelty: 1}\n")
+	if want := "standard input:7: there is no field Pod spec.containers[].novelty in the API that this program knows"; !slices.Contains(found.Notes, want) {
+		t.Errorf("notes %q, want %q", found.Notes, want)
+	}
+}
+
+// FuzzRead: no text makes Read fail otherwise than by a Mistake with a line, and what is read can be decided.
+func FuzzRead(f *testing.F) {
+	f.Add(everything)
+	for _, file := range []string{"../../../examples/policies.yaml", "../../../deploy/kith.yaml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Add("a: &a [*a]\napiVersion: v1\nkind: Pod\nmetadata: *a")
+	f.Add("apiVersion: v1\nkind: List\nitems: &y [&x {apiVersion: v1, kind: List, items: [*x]}]")
+	f.Add("apiVersion: v1\nkind: List\nitems: &x [{apiVersion: v1, kind: List, items: *x}]")
+	f.Add("apiVersion: v1\nkind: Pod\nmetadata: {name: a, creationTimestamp: {a: *b}, ? [a] : b}\nspec: {containers: [{resources: {limits: {cpu: 1}}}]}")
+	f.Fuzz(func(t *testing.T, text string) {
+		found, err := read(text)
+		if err != nil {
+			var m *Mistake
+			if errors.As(err, &m) && m.Line < 1 {
+				t.Errorf("mistake without a line: %v", m)
+			}
+			return
+		}
+		for _, e := range found.Ends {
+			if len(e.Addresses) == 0 {
+				t.Errorf("%s has no address", e.Name)
+			}
+			flow := policy.Flow{Source: e.Addresses[0], Destination: found.Ends[0].Addresses[0], Protocol: identity.TCP, Port: 80}
+			policy.Decide(found.Cluster, flow)
+		}
+	})
+}

@@ -1,0 +1,309 @@
+package manifest
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"go.yaml.in/yaml/v3"
+
+	identitykube "github.com/kithnet/kith/identity/kube"
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/policy"
+	policykube "github.com/kithnet/kith/policy/kube"
+)
+
+// place is where an object stands.
+type place struct {
+	file string
+	node *yaml.Node
+	name string // kind and name, once they are known
+}
+
+// reader gathers what the documents say.
+type reader struct {
+	mistakes   []error
+	fields     map[reflect.Type]map[string][]int
+	seen       map[string]string // kind and name → where
+	cluster    policy.Cluster
+	pods       []pod
+	workloads  []workload
+	passedOver map[string]int    // kinds
+	newer      map[string]string // fields that are not known, by kind → where first
+}
+
+func newReader() *reader {
+	return &reader{
+		fields: map[reflect.Type]map[string][]int{}, seen: map[string]string{},
+		passedOver: map[string]int{}, newer: map[string]string{},
+	}
+}
+
+func (r *reader) fail(at place, field, problem string) {
+	r.failLine(at, lineOf(at.node, field), field, problem)
+}
+
+func (r *reader) failLine(at place, line int, field, problem string) {
+	r.mistakes = append(r.mistakes, &Mistake{File: at.file, Line: max(line, 1), Object: at.name, Field: field, Problem: problem})
+}
+
+// document reads an object or a list of them.
+func (r *reader) document(at place) {
+	if at.node.Tag == "!!null" {
+		return
+	}
+	r.object(at, metav1.TypeMeta{})
+}
+
+// object reads an object. preset is what its list says of its type, if it does not say so itself.
+func (r *reader) object(at place, preset metav1.TypeMeta) {
+	if at.node.Kind == yaml.AliasNode {
+		r.fail(at, "", "is an alias: write the object out")
+		return
+	}
+	if at.node.Kind != yaml.MappingNode {
+		r.fail(at, "", "is "+shown(at.node)+", want an object")
+		return
+	}
+	t := metav1.TypeMeta{APIVersion: text(at.node, "apiVersion"), Kind: text(at.node, "kind")}
+	if t == (metav1.TypeMeta{}) {
+		t = preset
+	}
+	_, items := child(at.node, "items")
+	switch {
+	case t.Kind == "" && t.APIVersion == "":
+		r.passedOver["documents without kind"]++
+	case t.Kind == "":
+		r.fail(at, "kind", "is missing")
+	case t.APIVersion == "":
+		r.fail(at, "apiVersion", "is missing")
+	case strings.HasSuffix(t.Kind, "List") && items != nil:
+		r.list(at, items, metav1.TypeMeta{APIVersion: t.APIVersion, Kind: strings.TrimSuffix(t.Kind, "List")})
+	default:
+		r.kind(at, t)
+	}
+}
+
+func (r *reader) list(at place, items *yaml.Node, preset metav1.TypeMeta) {
+	if items.Kind != yaml.SequenceNode && items.Tag != "!!null" {
+		r.fail(at, "items", "is "+shown(items)+", want a list written out")
+		return
+	}
+	for _, item := range items.Content {
+		r.object(place{file: at.file, node: item}, preset)
+	}
+}
+
+// text is the value of a field that holds text.
+func text(node *yaml.Node, field string) string {
+	if _, value := child(node, field); value != nil && follow(value).Tag == "!!str" {
+		return follow(value).Value
+	}
+	return ""
+}
+
+// kind reads an object of a kind that decides, and passes over the others.
+func (r *reader) kind(at place, t metav1.TypeMeta) {
+	group, _, _ := strings.Cut(t.APIVersion, "/")
+	switch {
+	case t.APIVersion == "v1" && t.Kind == "Namespace":
+		r.namespace(at)
+	case t.APIVersion == "v1" && t.Kind == "Pod":
+		r.pod(at)
+	case t.APIVersion == "v1" && t.Kind == "Node":
+		r.node(at)
+	case t.APIVersion == "networking.k8s.io/v1" && t.Kind == "NetworkPolicy":
+		r.networkPolicy(at)
+	case t.APIVersion == policyv1alpha2.GroupVersion.String() && t.Kind == "ClusterNetworkPolicy":
+		r.clusterNetworkPolicy(at)
+	case t.Kind == "NetworkPolicy" || group == "policy.networking.k8s.io":
+		at.name = t.Kind
+		r.fail(at, "apiVersion", fmt.Sprintf("%s %s is not a policy that Kith knows: %s", t.APIVersion, t.Kind, knownPolicies))
+	case isWorkload(t):
+		r.workload(at, t.Kind)
+	default:
+		r.passedOver[t.Kind]++
+	}
+}
+
+const knownPolicies = "it knows networking.k8s.io/v1 NetworkPolicy and policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy"
+
+// take decodes an object strictly, except below the fields in open, and says whether it can be used.
+func (r *reader) take(at *place, kind string, to metav1.Object, open ...string) bool {
+	before := len(r.mistakes)
+	at.name = kind
+	if _, meta := child(at.node, "metadata"); meta != nil {
+		at.name = strings.TrimSuffix(kind+" "+strings.TrimPrefix(text(meta, "namespace")+"/"+text(meta, "name"), "/"), " ")
+	}
+	d := decoder{
+		fields: r.fields, open: open,
+		fail: func(line int, field, problem string) { r.failLine(*at, line, field, problem) },
+		unknown: func(line int, field string) {
+			field = kind + " " + withoutIndex(field)
+			if _, whole := to.(*workloadObject); !whole && r.newer[field] == "" {
+				r.newer[field] = fmt.Sprintf("%s:%d", at.file, line)
+			}
+		},
+	}
+	d.decode(at.node, to)
+	r.metadata(*at, to)
+	return len(r.mistakes) == before
+}
+
+// withoutIndex makes spec.containers[].image of spec.containers[3].image.
+func withoutIndex(field string) string {
+	return step.ReplaceAllStringFunc(field, func(s string) string {
+		if strings.HasPrefix(s, "[") {
+			return "[]"
+		}
+		return s
+	})
+}
+
+// metadata checks what the API server would.
+func (r *reader) metadata(at place, o metav1.Object) {
+	if o.GetName() == "" {
+		r.fail(at, "metadata.name", "is missing")
+		return
+	}
+	if problems := validation.IsDNS1123Subdomain(o.GetName()); len(problems) > 0 {
+		r.fail(at, "metadata.name", problems[0])
+	}
+	if problems := validation.IsDNS1123Label(o.GetNamespace()); o.GetNamespace() != "" && len(problems) > 0 {
+		r.fail(at, "metadata.namespace", problems[0])
+	}
+	r.labels(at, o.GetLabels())
+	here := fmt.Sprintf("%s:%d", at.file, at.node.Line)
+	if first, twice := r.seen[at.name]; twice {
+		r.fail(at, "", "is given already at "+first)
+		return
+	}
+	r.seen[at.name] = here
+}
+
+func (r *reader) labels(at place, labels map[string]string) {
+	_, meta := child(at.node, "metadata")
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(labels[key])...)
+		if len(problems) == 0 {
+			continue
+		}
+		line := at.node.Line
+		if _, all := child(meta, "labels"); all != nil {
+			if name, _ := child(all, key); name != nil {
+				line = name.Line
+			}
+		}
+		r.failLine(at, line, "metadata.labels", fmt.Sprintf("%s=%q: %s", key, labels[key], problems[0]))
+	}
+}
+
+// inNamespace gives what names no namespace the one that kubectl would.
+func inNamespace(o metav1.Object) {
+	if o.GetNamespace() == "" {
+		o.SetNamespace("default")
+	}
+}
+
+func (r *reader) namespace(at place) {
+	var o corev1.Namespace
+	if !r.take(&at, "Namespace", &o, "spec", "status") {
+		return
+	}
+	ns, err := identitykube.Namespace(&o)
+	if err != nil {
+		r.fail(at, "", err.Error())
+		return
+	}
+	r.cluster.Namespaces = append(r.cluster.Namespaces, ns)
+}
+
+func (r *reader) networkPolicy(at place) {
+	var o networkingv1.NetworkPolicy
+	if !r.take(&at, "NetworkPolicy", &o, "status") {
+		return
+	}
+	inNamespace(&o)
+	p, problems := policykube.Translate(&o)
+	r.policy(at, p, problems)
+}
+
+func (r *reader) clusterNetworkPolicy(at place) {
+	var o policyv1alpha2.ClusterNetworkPolicy
+	if !r.take(&at, "ClusterNetworkPolicy", &o, "status") {
+		return
+	}
+	missing := false
+	_, spec := child(at.node, "spec")
+	for _, field := range []string{"tier", "priority", "subject"} {
+		if spec == nil || !has(spec, field) {
+			missing = true
+			r.fail(at, "spec."+field, "is missing")
+		}
+	}
+	if missing {
+		return // which the translation would say, too
+	}
+	p, problems := policykube.TranslateCluster(&o)
+	r.policy(at, p, problems)
+}
+
+func has(node *yaml.Node, field string) bool {
+	_, value := child(node, field)
+	return value != nil && follow(value).Tag != "!!null"
+}
+
+func (r *reader) policy(at place, p policy.Policy, problems []policykube.Problem) {
+	for _, problem := range problems {
+		r.fail(at, problem.Field, problem.Message+"; "+problem.Fix)
+	}
+	r.cluster.Policies = append(r.cluster.Policies, p)
+}
+
+func (r *reader) node(at place) {
+	var o corev1.Node
+	if !r.take(&at, "Node", &o, "spec", "status") {
+		return
+	}
+	n := policy.Node{Name: o.Name, Labels: o.Labels}
+	for i, cidr := range o.Spec.PodCIDRs {
+		n.PodCIDRs = r.prefix(at, fmt.Sprintf("spec.podCIDRs[%d]", i), cidr, n.PodCIDRs)
+	}
+	if len(o.Spec.PodCIDRs) == 0 && o.Spec.PodCIDR != "" {
+		n.PodCIDRs = r.prefix(at, "spec.podCIDR", o.Spec.PodCIDR, nil)
+	}
+	for i, a := range o.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			n.Addresses = r.address(at, fmt.Sprintf("status.addresses[%d].address", i), a.Address, n.Addresses)
+		}
+	}
+	n.Mesh = overlay.MeshAddresses(n.PodCIDRs)
+	r.cluster.Nodes = append(r.cluster.Nodes, n)
+}
+
+func (r *reader) prefix(at place, field, s string, to []netip.Prefix) []netip.Prefix {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		r.fail(at, field, fmt.Sprintf("%q is not an address range: write one like 10.244.1.0/24", s))
+		return to
+	}
+	return append(to, p.Masked())
+}
+
+func (r *reader) address(at place, field, s string, to []netip.Addr) []netip.Addr {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		r.fail(at, field, fmt.Sprintf("%q is not an address", s))
+		return to
+	}
+	return append(to, a.Unmap())
+}

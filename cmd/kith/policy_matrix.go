@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"strconv"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/matrix"
+)
+
+type matrixFlags struct {
+	manifestFlags
+	from, to selectorList
+	ports    portList
+	expect   string
+}
+
+// question is what a matrix is asked for.
+type question struct {
+	matrix   *matrix.Matrix
+	from, to []matrix.End
+	ports    []matrix.Port
+}
+
+func (q question) cells() iter.Seq[matrix.Cell] { return q.matrix.Cells(q.from, q.to, q.ports) }
+
+// matrix runs `kith policy matrix`.
+func (c console) matrix(args []string) int {
+	const command = "policy matrix"
+	f, err := c.parseMatrixFlags(command, args)
+	if err != nil {
+		return c.refuse(command, err)
+	}
+	var expected *expectation
+	if f.expect != "" {
+		if expected, err = readExpectation(f.expect); err != nil {
+			return c.refuse(command, err)
+		}
+	}
+	q, err := c.question(f, expected)
+	if err != nil {
+		return c.refuse(command, err)
+	}
+	if expected != nil {
+		different, err := c.compare(f, q, expected)
+		if err != nil {
+			return c.refuse(command, err)
+		}
+		if different {
+			return exitDifferent
+		}
+		return exitReady
+	}
+	if err := c.printMatrix(f.output, q); err != nil {
+		return c.refuse(command, err)
+	}
+	return exitReady
+}
+
+func (c console) parseMatrixFlags(command string, args []string) (matrixFlags, error) {
+	var f matrixFlags
+	set := c.flags(command, fmt.Sprintf("Prints who reaches whom, and why not, by manifests alone. With -expect, exits with %d if a cell differs.", exitDifferent))
+	f.add(set, "table, list or json")
+	set.Var(&f.from, "from", "sources, "+selectorHelp)
+	set.Var(&f.to, "to", "destinations, "+selectorHelp)
+	set.Var(&f.ports, "ports", "the destinations' `ports`, like 80/TCP,53/UDP; default those that the policies name")
+	set.StringVar(&f.expect, "expect", "", "compare with a `file` that -o list or -o json wrote, or a person: lines FROM TO PORT allow|deny,\nin which * stands for any text; the last line that matches a cell counts")
+	if err := f.parse(set, args); err != nil {
+		return f, err
+	}
+	if f.expect != "" && f.output == "list" {
+		return f, errors.New("-expect prints what differs: write -o table or json")
+	}
+	return f, f.manifestFlags.check("table", "list", "json")
+}
+
+// question reads the manifests and what to ask of them.
+func (c console) question(f matrixFlags, expected *expectation) (question, error) {
+	found, err := f.read(c.err)
+	if err != nil {
+		return question{}, err
+	}
+	q := question{matrix: matrix.New(found.Cluster), ports: f.ports}
+	if q.from, err = f.from.ends(q.matrix, found); err != nil {
+		return q, fmt.Errorf("-from %w", err)
+	}
+	if q.to, err = f.to.ends(q.matrix, found); err != nil {
+		return q, fmt.Errorf("-to %w", err)
+	}
+	if len(q.ports) == 0 {
+		q.ports = c.defaultPorts(found.Cluster, expected)
+	}
+	return q, nil
+}
+
+// defaultPorts are those of the expectation, or else those that policies name.
+func (c console) defaultPorts(cluster policy.Cluster, expected *expectation) portList {
+	if expected != nil && len(expected.ports) > 0 {
+		return expected.ports
+	}
+	ports := portList(matrix.Ports(cluster))
+	if len(ports) == 0 {
+		ports = portList{{Protocol: identity.TCP, Number: 80}}
+	}
+	fmt.Fprintf(c.err, "note: ports %s; -ports chooses others\n", &ports)
+	return ports
+}
+
+func (c console) printMatrix(output string, q question) error {
+	switch output {
+	case "json":
+		return writeJSON(c.out, func(yield func(cell) bool) {
+			for each := range q.cells() {
+				if !yield(newCell(each)) {
+					return
+				}
+			}
+		})
+	case "list":
+		return writeList(c.out, q.cells())
+	}
+	return printGrids(c.out, q, width())
+}
+
+// defaultWidth is what a table may take where nothing says how wide the screen is.
+const defaultWidth = 100
+
+// width is how many columns a table may take.
+func width() int {
+	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
+		return n
+	}
+	return defaultWidth
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPolicy: what the commands print, say and return.
+func TestPolicy(t *testing.T) {
+	tests := []struct{ name, args string }{
+		{"matrix", "matrix -f shop.yaml"},
+		{"matrix-ports", "matrix -f shop.yaml -ports 8080/TCP,53/UDP,80"},
+		{"matrix-narrow", "matrix -f shop.yaml -ports 8080 COLUMNS=40"},
+		{"matrix-json", "matrix -f shop.yaml -ports 8080 -from den/thief -from 192.0.2.1 -to shop/app=api -o json"},
+		{"matrix-list", "matrix -f shop.yaml -ports 8080 -from shop -to app=coffee -o list"},
+		{"matrix-dual", "matrix -f dual.yaml -ports 80"},
+		{"matrix-dual-list", "matrix -f dual.yaml -ports 80 -o list"},
+		{"matrix-nobody", "matrix -f shop.yaml -from shop/tea"},
+		{"matrix-host", "matrix -f shop.yaml -from den/proxy -ports 8080"},
+		{"matrix-bad", "matrix -f shop.yaml bad.yaml"},
+		{"expect", "matrix -f shop.yaml -expect expected.txt"},
+		{"expect-json", "matrix -f shop.yaml -expect expected.txt -o json"},
+		{"check-deny", "check -f shop.yaml -from den/thief -to shop/api -port 8080/TCP"},
+		{"check-allow", "check -f shop.yaml -from shop/coffee-1 -to shop/api -port 8080"},
+		{"check-json", "check -f shop.yaml -from shop/coffee-2 -to 10.244.1.6 -port 81 -o json"},
+		{"check-address", "check -f shop.yaml -from 203.0.113.7 -to shop/api -port 8080"},
+		{"check-node", "check -f shop.yaml -from 192.0.2.1 -to shop/api -port 8080"},
+		{"check-families", "check -f dual.yaml -from default/a -to default/b -port 80"},
+		{"check-no-family", "check -f dual.yaml -from 10.0.0.1 -to default/six -port 80"},
+		{"check-nobody", "check -f shop.yaml -from shop/coffee -to shop/api -port 80"},
+	}
+	dir, err := filepath.Abs("testdata/offline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(dir, tt.name+".golden")
+			t.Chdir(dir)
+			args, columns, _ := strings.Cut(tt.args, " COLUMNS=")
+			t.Setenv("COLUMNS", columns)
+			code, stdout, stderr := run(t, append([]string{"policy"}, strings.Fields(args)...)...)
+			golden(t, path, []byte(fmt.Sprintf("$ kith policy %s\n%s%sexit %d\n", args, stderr, stdout, code)))
+		})
+	}
+}
+
+// TestExpectWhatWasWritten: what -o list and -o json write is expected to the cell.
+func TestExpectWhatWasWritten(t *testing.T) {
+	for _, manifest := range []string{"testdata/offline/shop.yaml", "testdata/offline/dual.yaml"} {
+		for _, format := range []string{"list", "json"} {
+			_, stdout, _ := run(t, "policy", "matrix", "-f", manifest, "-ports", "80,8080,53/UDP", "-o", format)
+			if format == "json" {
+				var cells []cell
+				if err := json.Unmarshal([]byte(stdout), &cells); err != nil {
+					t.Fatal(err)
+				}
+			}
+			file := filepath.Join(t.TempDir(), "expected")
+			if err := os.WriteFile(file, []byte(stdout), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			code, stdout, _ := run(t, "policy", "matrix", "-f", manifest, "-expect", file)
+			if code != exitReady || !strings.Contains(stdout, " cells, 0 differ from ") {
+				t.Errorf("%s, %s: code %d\n%s", manifest, format, code, stdout)
+			}
+		}
+	}
+}
+
+func TestExpectationMistakes(t *testing.T) {
+	for text, want := range map[string]string{
+		"a b 80/TCP\n":                     `t:1: "a b 80/TCP" is not FROM TO PORT allow|deny`,
+		"\n# c\na b 80 maybe\n":            `t:3: "maybe" is not allow or deny`,
+		"a b 80/XCP deny\n":                `t:1: read port "80/XCP"`,
+		`[{"from":"a","to":"b","port":1}]`: `t: cell a b 1/: "" is not allow or deny`,
+		"[{]":                              "t:1: invalid character",
+		"80/TCP\nfrom \\ to  a\n":          `t:1: "80/TCP" is not`,
+	} {
+		if _, err := parseExpectation("t", []byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestSelectors(t *testing.T) {
+	const all = "den/thief shop/api shop/coffee-1 shop/coffee-2"
+	for selector, want := range map[string]string{
+		"shop": "shop/api shop/coffee-1 shop/coffee-2", "shop/*": "shop/api shop/coffee-1 shop/coffee-2", "shop/coffee-*": "shop/coffee-1 shop/coffee-2",
+		"app=coffee": "den/thief shop/coffee-1 shop/coffee-2", "shop/app=coffee": "shop/coffee-1 shop/coffee-2", "shop/api": "shop/api",
+		"den/proxy": "den/proxy", "app in (api)": "shop/api", "example.com/key!=x": all, "*": all, "*/*": all, "10.244.2.6": "den/thief", "203.0.113.7": "203.0.113.7",
+	} {
+		code, stdout, stderr := run(t, "policy", "matrix", "-f", "testdata/offline/shop.yaml", "-ports", "80", "-to", "shop/api", "-o", "list", "-from", selector)
+		var got []string
+		for line := range strings.Lines(stdout) {
+			got = append(got, strings.Fields(line)[0])
+		}
+		if code != exitReady || strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q\n%s", selector, got, want, stderr)
+		}
+	}
+}
+
+func TestPolicyUsage(t *testing.T) {
+	tests := []struct {
+		args, stderr string
+		code         int
+	}{
+		{"", "Usage:", 2},
+		{"matrices", "Usage:", 2},
+		{"matrix", "name manifests with -f", 2},
+		{"matrix -h", "default those that the policies name", 0},
+		{"matrix -f /nowhere", "no such file", 2},
+		{"matrix -f testdata/offline/shop.yaml -o yaml", "-o yaml: write table, list, json", 2},
+		{"matrix -f testdata/offline/shop.yaml -ports 80/ICMP", "its protocol is TCP, UDP or SCTP", 2},
+		{"matrix -f testdata/offline/shop.yaml -pod-cidr x", "-pod-cidr x", 2},
+		{"matrix -f testdata/offline/shop.yaml -expect /nowhere", "read expectation", 2},
+		{"matrix -f testdata/offline/shop.yaml -expect x -o list", "-expect prints what differs", 2},
+		{"check -f testdata/offline/shop.yaml -from a/b", "name both ends", 2},
+		{"check -f testdata/offline/shop.yaml -from a/b -to c/d", "name the port", 2},
+	}
+	for _, tt := range tests {
+		code, _, stderr := run(t, append([]string{"policy"}, strings.Fields(tt.args)...)...)
+		if code != tt.code || !strings.Contains(stderr, tt.stderr) {
+			t.Errorf("kith policy %s: code %d, want %d, stderr:\n%s\nlacks %q", tt.args, code, tt.code, stderr, tt.stderr)
+		}
+	}
+	if code, stdout, _ := run(t, "policy", "help"); code != 0 || !strings.Contains(stdout, "who reaches whom") {
+		t.Errorf("help: %d %s", code, stdout)
+	}
+}

@@ -1,0 +1,153 @@
+// Package matrix decides many flows of one cluster: who reaches whom.
+//
+// Input: a policy.Cluster, ends and ports. Output: a Cell for every pair of ends and every port, with the verdict that
+// policy.Decide gives. Invariant: each verdict is, word for word, that of Decide for the same flow. It is asked once
+// for all pods that no policy can tell apart, with only those policies, namespaces and nodes that the two ends have to
+// do with; so ten thousand pods cost little more than their few hundred kinds.
+//
+// Out of scope: what a policy means (policy), and how a matrix is shown.
+package matrix
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+// End is what can send and receive: a pod, or an address that is no pod's.
+type End struct {
+	Name      string            // a pod's namespace/name, or the address
+	Namespace string            // a pod's
+	Labels    map[string]string // a pod's
+	Addresses []netip.Addr
+}
+
+// Cell is one question of a matrix and its answer.
+type Cell struct {
+	From, To *End
+	Flow     policy.Flow
+	// Family is set where the ends have addresses of both families and the answers differ.
+	Family  string
+	Allowed bool
+
+	answer   *policy.Verdict
+	src, dst string // the names of the pods, without their namespace
+}
+
+// Verdict is what policy.Decide says about the flow.
+func (c Cell) Verdict() policy.Verdict { return c.VerdictAs(c.src, c.dst) }
+
+// VerdictAs is the same with other names of the two pods in its reasons: those of the groups that they are in.
+func (c Cell) VerdictAs(from, to string) policy.Verdict {
+	v := *c.answer
+	names := strings.NewReplacer(sourceName, from, destinationName, to)
+	v.Egress.Reason, v.Ingress.Reason = names.Replace(v.Egress.Reason), names.Replace(v.Ingress.Reason)
+	return v
+}
+
+// Matrix answers questions about one cluster, which must not change.
+type Matrix struct {
+	cluster   policy.Cluster
+	spaces    map[string]identity.Namespace
+	owner     map[netip.Addr]*identity.Pod
+	ofNodes   map[netip.Addr]bool // what nodes send from
+	ambiguous bool                // a pod has such an address
+	blocks    []policy.Block
+	kinds     map[string]int
+	selecting map[identity.Key][]int // the policies that select an identity
+	sides     map[netip.Addr]*side
+	answers   map[question]*policy.Verdict
+}
+
+// New prepares a matrix of a cluster.
+func New(c policy.Cluster) *Matrix {
+	m := &Matrix{
+		cluster: c, spaces: map[string]identity.Namespace{}, owner: map[netip.Addr]*identity.Pod{},
+		ofNodes: map[netip.Addr]bool{}, blocks: blocks(c.Policies), kinds: map[string]int{},
+		selecting: map[identity.Key][]int{}, sides: map[netip.Addr]*side{}, answers: map[question]*policy.Verdict{},
+	}
+	for _, ns := range slices.Backward(c.Namespaces) {
+		m.spaces[ns.Name] = ns
+	}
+	for _, n := range c.Nodes {
+		for _, a := range slices.Concat(n.Addresses, n.Mesh) {
+			m.ofNodes[a] = true
+		}
+	}
+	for i, p := range c.Pods {
+		for _, a := range p.Addresses {
+			m.ambiguous = m.ambiguous || m.ofNodes[a]
+			if m.owner[a] == nil || p.Newer(*m.owner[a]) {
+				m.owner[a] = &c.Pods[i]
+			}
+		}
+	}
+	return m
+}
+
+// Owner is the pod that an address belongs to, or false.
+func (m *Matrix) Owner(a netip.Addr) (identity.PodKey, bool) {
+	p := m.owner[a]
+	if p == nil {
+		return identity.PodKey{}, false
+	}
+	return p.Key(), true
+}
+
+// Cells are the answers for every pair and every port, in the order given. A pair without a common address family has
+// none.
+func (m *Matrix) Cells(from, to []End, ports []Port) iter.Seq[Cell] {
+	return func(yield func(Cell) bool) {
+		for i := range from {
+			for j := range to {
+				for _, p := range ports {
+					for _, cell := range m.Between(&from[i], &to[j], p) {
+						if !yield(cell) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// Between is the answer for a pair and a port: one cell, two where the address families differ in it, none without a
+// common family.
+func (m *Matrix) Between(from, to *End, p Port) []Cell {
+	var cells []Cell
+	for i, src := range from.Addresses {
+		if slices.ContainsFunc(from.Addresses[:i], func(a netip.Addr) bool { return a.Is4() == src.Is4() }) {
+			continue
+		}
+		j := slices.IndexFunc(to.Addresses, func(a netip.Addr) bool { return a.Is4() == src.Is4() })
+		if j < 0 {
+			continue
+		}
+		cells = append(cells, m.cell(from, to, policy.Flow{Source: src, Destination: to.Addresses[j], Protocol: p.Protocol, Port: p.Number}))
+	}
+	if len(cells) < 2 || cells[0].Allowed == cells[1].Allowed {
+		return cells[:min(1, len(cells))]
+	}
+	for i := range cells {
+		cells[i].Family = family(cells[i].Flow.Source)
+	}
+	return cells
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+func (m *Matrix) cell(from, to *End, f policy.Flow) Cell {
+	src, dst := m.side(f.Source), m.side(f.Destination)
+	v := m.answer(src, dst, f)
+	return Cell{From: from, To: to, Flow: f, Allowed: v.Allowed, answer: v, src: src.name(), dst: dst.name()}
+}
