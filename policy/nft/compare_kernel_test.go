@@ -73,14 +73,14 @@ func explain(c policy.Cluster, wrong []flow) string {
 		fmt.Fprintf(&s, "pod %s %v %v %v\n", p.Key(), p.Labels, p.Addresses, p.Ports)
 	}
 	for _, p := range c.Policies {
-		fmt.Fprintf(&s, "policy %s for %q\n", p.Key(), p.Subject)
+		fmt.Fprintf(&s, "policy %s (%s %d) for %q of %q\n", p.Key(), p.Tier, p.Priority, p.Subject, p.Namespaces)
 		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
 			if p.In(d) == nil {
 				continue
 			}
 			fmt.Fprintf(&s, "  %s\n", d)
 			for _, rule := range *p.In(d) {
-				fmt.Fprintf(&s, "    all peers %v, all ports %v, ports %v\n", rule.AllPeers, rule.AllPorts, rule.Ports)
+				fmt.Fprintf(&s, "    %s all peers %v, all ports %v, ports %v\n", rule.Action, rule.AllPeers, rule.AllPorts, rule.Ports)
 				for _, peer := range rule.Peers {
 					fmt.Fprintf(&s, "      %+v block %+v\n", peer, peer.Block)
 				}

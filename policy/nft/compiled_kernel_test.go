@@ -109,7 +109,7 @@ func (r chance) event(l *lab, c *ruleset.Compiler) {
 	case 0:
 		c.DeletePod(pod.Key())
 	case 1:
-		c.DeletePolicy(policy.Name{Namespace: pick(r, "even", "odd"), Name: pick(r, "policy0", "policy1", "policy2")})
+		c.DeletePolicy(policy.Name{Namespace: pick(r, "even", "odd", ""), Name: pick(r, "policy0", "policy1", "policy2")})
 	case 2:
 		c.DeleteAttachment(attachment.Interface)
 	case 3:

@@ -245,8 +245,8 @@ func (l *lab) local(a netip.Addr) bool {
 
 func (l *lab) network() ruleset.Network {
 	return ruleset.Network{Node: "own", Nodes: []policy.Node{
-		{Name: "own", PodCIDRs: ownCIDRs, Addresses: ownNode, Mesh: ownMesh},
-		{Name: "remote", PodCIDRs: remoteCIDRs, Addresses: remoteNode, Mesh: remoteMesh},
+		{Name: "own", Labels: map[string]string{"node": "own"}, PodCIDRs: ownCIDRs, Addresses: ownNode, Mesh: ownMesh},
+		{Name: "remote", Labels: map[string]string{"node": "remote"}, PodCIDRs: remoteCIDRs, Addresses: remoteNode, Mesh: remoteMesh},
 	}}
 }
 

@@ -22,27 +22,46 @@ type stage struct {
 	deleteSets   []string
 }
 
+// The stages, see below.
+const (
+	stageNew = iota
+	stageFill
+	stageClose
+	stageRules
+	stageIsolate
+	stageForbid
+	stageAllow
+	stageFree
+	stageOpen
+	stageUnused
+)
+
 // stages cuts a transaction that is too large for one batch so that no packet passes meanwhile that neither the old
 // nor the new rules let pass:
 //
 //  1. New sets and chains, which nothing refers to yet; the address blocks of the cluster, at once; the rules of new
 //     base chains. When the table is new this is the default: no pod's veth is open.
-//  2. Attachments that close.
-//  3. The rules of chains that subjects are sent to.
-//  4. Subjects that are newly isolated, or isolated by other policies than before.
-//  5. What is no longer allowed.
-//  6. What is newly allowed, and whatever else is added.
-//  7. Subjects that are no longer isolated; then the rules of base chains that were there before.
-//  8. Attachments that open.
-//  9. Chains and sets that nothing refers to any more.
+//  2. What is in new sets.
+//  3. Attachments that close.
+//  4. The rules of chains that subjects are sent to.
+//  5. Subjects that are newly isolated, or isolated by other policies than before.
+//  6. What is no longer allowed, and what is newly denied.
+//  7. What is newly allowed, and whatever else is added.
+//  8. Subjects that are no longer isolated, and what is no longer denied; then the rules of base chains that were there
+//     before.
+//  9. Attachments that open.
+//  10. Chains and sets that nothing refers to any more.
 //
 // An element whose data changes is deleted and added in one batch, at its addition's stage.
 func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
-	const count = 9
-	s := make([]stage, count)
-	s[0].sets, s[0].chains = byUse(tx.AddSets), tx.AddChains
-	s[count-1].deleteChains, s[count-1].deleteSets = tx.DeleteChains, tx.DeleteSets
+	s := make([]stage, stageUnused+1)
+	s[stageNew].sets, s[stageNew].chains = byUse(tx.AddSets), tx.AddChains
+	s[stageUnused].deleteChains, s[stageUnused].deleteSets = tx.DeleteChains, tx.DeleteSets
 	stagesOfRules(tx, s)
+	fresh := make(map[string]bool, len(tx.AddSets))
+	for _, spec := range tx.AddSets {
+		fresh[spec.Name] = true
+	}
 
 	type place struct {
 		set string
@@ -52,20 +71,23 @@ func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
 	for _, e := range tx.DeleteElements {
 		deleted[place{e.Set, e.Key}] = e
 	}
-	var adds [count][]change
+	var adds [stageUnused + 1][]change
 	for _, e := range tx.AddElements {
 		i := stageOfAddition(e, specs[e.Set])
-		if old, ok := deleted[place{e.Set, e.Key}]; ok && i != 0 {
+		if fresh[e.Set] && i > stageFill && !e.Opens() && specs[e.Set].Data != ruleset.TypeVerdict {
+			i = stageFill
+		}
+		if old, ok := deleted[place{e.Set, e.Key}]; ok && i != stageNew {
 			delete(deleted, place{e.Set, e.Key})
 			adds[i] = append(adds[i], change{delete: true, ElementChange: old}, change{tied: true, ElementChange: e})
 			continue
 		}
-		adds[i] = append(adds[i], change{tied: i == 0, ElementChange: e})
+		adds[i] = append(adds[i], change{tied: i == stageNew, ElementChange: e})
 	}
 	for _, e := range tx.DeleteElements {
 		if _, ok := deleted[place{e.Set, e.Key}]; ok {
 			i := stageOfDeletion(e, specs[e.Set])
-			s[i].changes = append(s[i].changes, change{delete: true, tied: i == 0, ElementChange: e})
+			s[i].changes = append(s[i].changes, change{delete: true, tied: i == stageNew, ElementChange: e})
 		}
 	}
 	for i := range adds {
@@ -82,11 +104,11 @@ func stagesOfRules(tx ruleset.Transaction, s []stage) {
 	for _, c := range tx.SetRules {
 		switch {
 		case c.Hook == nil:
-			s[2].rules = append(s[2].rules, c)
+			s[stageRules].rules = append(s[stageRules].rules, c)
 		case fresh[c.Name]:
-			s[0].rules = append(s[0].rules, c)
+			s[stageNew].rules = append(s[stageNew].rules, c)
 		default:
-			s[6].rules = append(s[6].rules, c)
+			s[stageFree].rules = append(s[stageFree].rules, c)
 		}
 	}
 }
@@ -94,25 +116,28 @@ func stagesOfRules(tx ruleset.Transaction, s []stage) {
 func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 	switch {
 	case isPlainInterval(spec):
-		return 0
+		return stageNew
 	case e.Opens():
-		return 7
+		return stageOpen
 	case spec.Data == ruleset.TypeVerdict:
-		return 3
+		return stageIsolate
+	case e.Restrains():
+		return stageForbid
 	}
-	return 5
+	return stageAllow
 }
 
+// stageOfDeletion: an interval goes before another comes that may overlap it.
 func stageOfDeletion(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 	switch {
 	case isPlainInterval(spec):
-		return 0
+		return stageNew
 	case e.Opens():
-		return 1
-	case spec.Data == ruleset.TypeVerdict:
-		return 6
+		return stageClose
+	case spec.Data == ruleset.TypeVerdict, e.Restrains() && !spec.Interval:
+		return stageFree
 	}
-	return 4
+	return stageForbid
 }
 
 // isPlainInterval tells the address blocks of the cluster: few elements, which may overlap before and after.

@@ -32,7 +32,7 @@ func (r chance) cluster(l *lab) policy.Cluster {
 			p.Ports = append(p.Ports, identity.NamedPort{Name: name, Protocol: r.protocol(), Number: pick(r, ports...)})
 		}
 	}
-	for i := range 1 + r.IntN(6) {
+	for i := range 1 + r.IntN(7) {
 		c.Policies = append(c.Policies, r.policy(fmt.Sprintf("policy%d", i)))
 	}
 	return c
@@ -44,21 +44,28 @@ func (r chance) protocol() identity.Protocol {
 
 func (r chance) policy(name string) policy.Policy {
 	p := policy.Policy{Namespace: pick(r, "even", "odd"), Name: name, Subject: r.selector("app", "a", "b", "c")}
+	if r.one(60) {
+		p.Namespace, p.Namespaces = "", r.selector("team", "even", "odd")
+		p.Tier, p.Priority = pick(r, policy.Admin, policy.Baseline), int32(r.IntN(3))
+	}
 	if r.one(70) {
-		p.Ingress = r.rules()
+		p.Ingress = r.rules(p.Tier)
 	}
 	if p.Ingress == nil || r.one(40) {
-		p.Egress = r.rules()
+		p.Egress = r.rules(p.Tier)
 	}
 	return p
 }
 
-func (r chance) rules() *policy.Rules {
+func (r chance) rules(t policy.Tier) *policy.Rules {
 	var rules policy.Rules
-	for range r.IntN(3) {
+	for range r.IntN(4) {
 		rule := policy.Rule{AllPeers: r.one(20), AllPorts: r.one(35)}
+		if t != policy.NetworkPolicy {
+			rule.Action = pick(r, policy.Accept, policy.Deny, policy.Pass)
+		}
 		for range 1 + r.IntN(2) {
-			rule.Peers = append(rule.Peers, r.peer())
+			rule.Peers = append(rule.Peers, r.peer(t))
 			rule.Ports = append(rule.Ports, r.port())
 		}
 		rules = append(rules, rule)
@@ -84,9 +91,12 @@ func parse(s string) labels.Selector {
 	return selector
 }
 
-func (r chance) peer() policy.Peer {
+func (r chance) peer(t policy.Tier) policy.Peer {
 	switch r.IntN(5) {
 	case 0:
+		if t != policy.NetworkPolicy {
+			return policy.Peer{Nodes: r.selector("node", "own", "remote")}
+		}
 		return policy.Peer{OwnNamespace: true, Pods: r.selector("role", "x", "y")}
 	case 1:
 		return policy.Peer{Namespaces: r.selector("team", "even", "odd"), Pods: labels.Everything()}

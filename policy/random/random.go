@@ -44,7 +44,7 @@ func Cluster(r *rand.Rand) policy.Cluster {
 func Flow(r *rand.Rand, c policy.Cluster) policy.Flow {
 	s := source{r}
 	f := policy.Flow{Source: s.address(c), Destination: s.address(c)}
-	for f.Source == f.Destination || f.Source.Is4() != f.Destination.Is4() || !s.sensible(c, f) {
+	for f.Source.Is4() != f.Destination.Is4() || !s.sensible(c, f) {
 		f.Source, f.Destination = s.address(c), s.address(c)
 	}
 	f.Protocol = s.protocol()
@@ -76,6 +76,7 @@ func (s source) node(i int) policy.Node {
 	prefix := func(format string) netip.Prefix { return netip.MustParsePrefix(fmt.Sprintf(format, i)) }
 	return policy.Node{
 		Name:      fmt.Sprintf("node%d", i),
+		Labels:    s.labels("zone", "disk"),
 		PodCIDRs:  []netip.Prefix{prefix("10.244.%d.0/24"), prefix("fd00:%d::/64")},
 		Addresses: []netip.Addr{addr("172.18.0.%d"), addr("fc00::%d")},
 		Mesh:      []netip.Addr{addr("10.244.%d.1"), addr("fd00:%d::1")},
@@ -125,23 +126,30 @@ func outside() []netip.Addr {
 
 func (s source) policy(c policy.Cluster, i int) policy.Policy {
 	p := policy.Policy{Namespace: pick(s, c.Namespaces).Name, Name: fmt.Sprintf("policy%d", i), Subject: s.selector("app", "role")}
+	if s.IntN(2) == 0 {
+		p.Namespace, p.Namespaces = "", s.selector("team", "env", identity.NameLabel)
+		p.Tier, p.Priority = pick(s, []policy.Tier{policy.Admin, policy.Baseline}), int32(s.IntN(3))
+	}
 	switch s.IntN(3) {
 	case 0:
-		p.Ingress = s.rules()
+		p.Ingress = s.rules(p.Tier)
 	case 1:
-		p.Egress = s.rules()
+		p.Egress = s.rules(p.Tier)
 	case 2:
-		p.Ingress, p.Egress = s.rules(), s.rules()
+		p.Ingress, p.Egress = s.rules(p.Tier), s.rules(p.Tier)
 	}
 	return p
 }
 
-func (s source) rules() *policy.Rules {
+func (s source) rules(t policy.Tier) *policy.Rules {
 	var rules policy.Rules
 	for range s.IntN(4) {
 		r := policy.Rule{AllPeers: s.IntN(6) == 0, AllPorts: s.IntN(3) == 0}
+		if t != policy.NetworkPolicy {
+			r.Action = pick(s, []policy.Action{policy.Accept, policy.Deny, policy.Pass})
+		}
 		for range 1 + s.IntN(3) {
-			r.Peers = append(r.Peers, s.peer())
+			r.Peers = append(r.Peers, s.peer(t))
 		}
 		for range 1 + s.IntN(3) {
 			r.Ports = append(r.Ports, s.port())
@@ -160,9 +168,13 @@ func (s source) rules() *policy.Rules {
 	return &rules
 }
 
-func (s source) peer() policy.Peer {
+// peer is one that a policy of the tier can have: only ClusterNetworkPolicies select nodes.
+func (s source) peer(t policy.Tier) policy.Peer {
 	switch s.IntN(4) {
 	case 0:
+		if t != policy.NetworkPolicy {
+			return policy.Peer{Nodes: s.selector("zone", "disk")}
+		}
 		return policy.Peer{OwnNamespace: true, Pods: s.selector("app", "role")}
 	case 1:
 		return policy.Peer{Namespaces: s.selector("team", "env"), Pods: labels.Everything()}

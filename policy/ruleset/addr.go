@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/kithnet/kith/policy"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // addrRange is addresses of one family, both ends included.
@@ -72,6 +73,22 @@ func without(r, hole addrRange) []addrRange {
 	}
 	if hole.to.Less(r.to) {
 		out = append(out, addrRange{hole.to.Next(), r.to})
+	}
+	return out
+}
+
+// peerRanges is the addresses of a peer that is a block or nodes.
+func peerRanges(p policy.Peer, nodes []policy.Node) []addrRange {
+	if p.Block != nil {
+		return blockRanges(*p.Block, nodes)
+	}
+	var out []addrRange
+	for _, n := range nodes {
+		if p.Nodes.Matches(labels.Set(n.Labels)) {
+			for _, a := range slices.Concat(n.Addresses, n.Mesh) {
+				out = append(out, addrRange{a, a})
+			}
+		}
 	}
 	return out
 }

@@ -10,8 +10,24 @@ import (
 // attached is an attachment and what of it is in the ruleset.
 type attached struct {
 	Attachment
-	ingress, egress *chain
+	ingress, egress way
 	elements        []ElementChange
+}
+
+// way is the chains that decide one direction of a pod's traffic. Either may be nil.
+type way struct {
+	admin *chain
+	rest  *chain // of NetworkPolicies, or else of the Baseline tier
+}
+
+func (w way) bound() bool { return w.admin != nil || w.rest != nil }
+
+// baseline is the rest where that is the Baseline tier.
+func (w way) baseline() *chain {
+	if w.rest == nil || w.rest.tier != policy.Baseline {
+		return nil
+	}
+	return w.rest
 }
 
 // repin says again who has these addresses. Of several attachments that claim one, the first by name has it.
@@ -33,10 +49,10 @@ func (c *Compiler) repin(addresses []netip.Addr) {
 
 // attach brings an attachment up to date. Its pod and the pod's namespace must be known for it to be open.
 func (c *Compiler) attach(a *attached) {
-	var ingress, egress *chain
+	var ingress, egress way
 	subject := c.table.Match(a.Pod, a.UID)
 	if subject != nil {
-		ingress, egress = c.acquire(policy.Ingress, subject), c.acquire(policy.Egress, subject)
+		ingress, egress = c.way(policy.Ingress, subject), c.way(policy.Egress, subject)
 	}
 	c.clear(a)
 	a.ingress, a.egress = ingress, egress
@@ -54,9 +70,18 @@ func (c *Compiler) clear(a *attached) {
 		c.want.delete(e.Set, e.Key)
 	}
 	a.elements = nil
-	c.release(a.ingress)
-	c.release(a.egress)
-	a.ingress, a.egress = nil, nil
+	for _, ch := range []*chain{a.ingress.admin, a.ingress.rest, a.egress.admin, a.egress.rest} {
+		c.release(ch)
+	}
+	a.ingress, a.egress = way{}, way{}
+}
+
+func (c *Compiler) way(d policy.Direction, subject *identity.Identity) way {
+	w := way{c.acquire(policy.Admin, d, subject), c.acquire(policy.NetworkPolicy, d, subject)}
+	if w.rest == nil {
+		w.rest = c.acquire(policy.Baseline, d, subject)
+	}
+	return w
 }
 
 func (c *Compiler) attachmentElements(a *attached) []ElementChange {
@@ -75,7 +100,7 @@ func (c *Compiler) attachmentElements(a *attached) []ElementChange {
 			Set: byFamily(addr, SetPods4, SetPods6),
 			Key: exactKey(interfacePart(a.Interface), macPart(a.MAC), addrPart(addr)),
 		})
-		if a.ingress == nil && a.egress == nil {
+		if !a.ingress.bound() && !a.egress.bound() {
 			continue
 		}
 		es = append(es, subjectElements(a, addr)...)
@@ -94,11 +119,22 @@ func (c *Compiler) attachmentElements(a *attached) []ElementChange {
 func subjectElements(a *attached, addr netip.Addr) []ElementChange {
 	key := exactKey(addrPart(addr))
 	es := []ElementChange{{Set: byFamily(addr, setSubjects4, setSubjects6), Key: key}}
-	if a.egress != nil {
-		es = append(es, ElementChange{byFamily(addr, mapEgress4, mapEgress6), key, jump(a.egress)})
+	for _, m := range []struct {
+		four, six string
+		chain     *chain
+	}{
+		{mapAdminEgress4, mapAdminEgress6, a.egress.admin},
+		{mapEgress4, mapEgress6, a.egress.rest},
+		{mapBaselineEgress4, mapBaselineEgress6, a.egress.baseline()},
+		{mapAdminIngress4, mapAdminIngress6, a.ingress.admin},
+		{mapIngress4, mapIngress6, a.ingress.rest},
+	} {
+		if m.chain != nil {
+			es = append(es, ElementChange{byFamily(addr, m.four, m.six), key, jump(m.chain)})
+		}
 	}
-	if a.ingress != nil {
-		es = append(es, ElementChange{byFamily(addr, mapIngress4, mapIngress6), key, jump(a.ingress)})
+	if a.egress.admin != nil || a.egress.baseline() != nil {
+		es = append(es, ElementChange{Set: byFamily(addr, setBound4, setBound6), Key: key})
 	}
 	return es
 }

@@ -12,16 +12,16 @@ import (
 	"github.com/kithnet/kith/policy"
 )
 
-// chain is the policies that isolate some local pods in one direction. All pods under the same policies share it, as
-// long as their own port names mean the same.
+// chain is the policies of one tier that hold for some local pods in one direction. All pods under the same policies
+// share it, as long as their own port names mean the same.
 type chain struct {
 	name      string
+	tier      policy.Tier
 	direction policy.Direction
 	policies  []policy.Name // sorted
 	resolved  resolution
 	users     int // attachments
-	content   content
-	named     map[netip.Addr][]item // what namedItems gave
+	contents  []*content
 }
 
 // addrPod is an address and whose it is.
@@ -30,56 +30,66 @@ type addrPod struct {
 	identity *identity.Identity
 }
 
-// naming is an identity that some chain names, and so one that the kernel must know.
+// naming is an identity that some rule names, and so one that the kernel must know.
 type naming struct {
-	number uint32
-	chains int
+	number   uint32
+	contents int
 }
 
-func chainName(d policy.Direction, policies []policy.Name, r resolution) string {
+// title is the beginning of a chain's name.
+func (ch *chain) title() string {
+	s := [...]string{policy.NetworkPolicy: "", policy.Admin: "admin_", policy.Baseline: "baseline_"}[ch.tier]
+	return s + [...]string{policy.Ingress: "in", policy.Egress: "eg"}[ch.direction]
+}
+
+func (ch *chain) makeName() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", d)
-	for _, p := range policies {
+	fmt.Fprintf(&b, "%s\n", ch.direction)
+	for _, p := range ch.policies {
 		fmt.Fprintf(&b, "%s\n", p)
 	}
-	b.WriteString(r.String())
+	b.WriteString(ch.resolved.String())
 	sum := sha256.Sum256([]byte(b.String()))
-	return fmt.Sprintf("%s_%x", map[policy.Direction]string{policy.Ingress: "in", policy.Egress: "eg"}[d], sum[:8])
+	return fmt.Sprintf("%s_%x", ch.title(), sum[:8])
 }
 
-// acquire finds or makes the chain for a subject, nil when no policy isolates it.
-func (c *Compiler) acquire(d policy.Direction, subject *identity.Identity) *chain {
-	isolating := c.isolating(d, subject)
-	if len(isolating) == 0 {
+// acquire finds or makes the chain of a tier for a subject, nil when none of its policies holds for it.
+func (c *Compiler) acquire(t policy.Tier, d policy.Direction, subject *identity.Identity) *chain {
+	holding := c.holding(t, d, subject)
+	if len(holding) == 0 {
 		return nil
 	}
-	names := make([]policy.Name, len(isolating))
-	for i, p := range isolating {
-		names[i] = p.Key()
+	ch := &chain{tier: t, direction: d}
+	for _, p := range holding {
+		ch.policies = append(ch.policies, p.Key())
 	}
-	var r resolution
 	if d == policy.Ingress {
-		r = resolve(subject, isolating)
+		ch.resolved = resolve(subject, holding)
 	}
-	name := chainName(d, names, r)
-	ch := c.chains[name]
-	if ch == nil {
-		ch = &chain{name: name, direction: d, policies: names, resolved: r}
-		c.chains[name] = ch
-		for _, p := range names {
-			c.chainsOf[p] = append(c.chainsOf[p], ch)
-		}
-		c.install(ch, c.build(ch))
+	ch.name = ch.makeName()
+	if known := c.chains[ch.name]; known != nil {
+		known.users++
+		return known
 	}
+	c.chains[ch.name] = ch
+	for _, p := range ch.policies {
+		c.chainsOf[p] = append(c.chainsOf[p], ch)
+	}
+	c.install(ch)
 	ch.users++
 	return ch
 }
 
-// isolating is the policies that isolate a pod in a direction, by name.
-func (c *Compiler) isolating(d policy.Direction, subject *identity.Identity) []policy.Policy {
+// holding is the policies of a tier that hold for a pod in a direction, by name.
+func (c *Compiler) holding(t policy.Tier, d policy.Direction, subject *identity.Identity) []policy.Policy {
+	namespace := ""
+	if t == policy.NetworkPolicy {
+		namespace = subject.Namespace()
+	}
 	var out []policy.Policy
-	for name := range c.policiesIn[subject.Namespace()] {
-		if p := c.policies[name]; p.In(d) != nil && selects(p.Subject, subject.Labels()) {
+	for name := range c.policiesIn[namespace] {
+		p := c.policies[name]
+		if p.Tier == t && p.In(d) != nil && p.Selects(subject.Namespace(), subject.NamespaceLabels(), subject.Labels()) {
 			out = append(out, p)
 		}
 	}
@@ -99,11 +109,9 @@ func (c *Compiler) release(ch *chain) {
 
 // drop takes a chain that nobody uses out of the ruleset.
 func (c *Compiler) drop(ch *chain) {
-	old := ch.content
+	old := ch.contents
 	c.empty(ch)
-	for set := range old.sets {
-		c.want.deleteSet(ch.name + set)
-	}
+	c.deleteSets(old)
 	c.want.deleteChain(ch.name)
 	delete(c.chains, ch.name)
 	for _, p := range ch.policies {
@@ -116,61 +124,85 @@ func (c *Compiler) drop(ch *chain) {
 
 // rebuild makes a chain anew after one of its policies, or the nodes, changed. What stays the same cancels out.
 func (c *Compiler) rebuild(ch *chain) {
-	old, fresh := ch.content, c.build(ch)
+	old := ch.contents
 	c.empty(ch)
-	c.install(ch, fresh)
-	for set := range old.sets {
-		if _, still := ch.content.sets[set]; !still {
-			c.want.deleteSet(ch.name + set)
+	c.install(ch)
+	c.deleteSets(old, ch.contents...)
+}
+
+// deleteSets deletes the sets of contents that others do not have.
+func (c *Compiler) deleteSets(of []*content, others ...*content) {
+	for _, x := range of {
+		for set := range x.sets {
+			if !slices.ContainsFunc(others, func(o *content) bool { _, has := o.sets[set]; return has && o.prefix == x.prefix }) {
+				c.want.deleteSet(x.prefix + set)
+			}
 		}
 	}
 }
 
 // install puts a chain with all it needs into the ruleset.
-func (c *Compiler) install(ch *chain, fresh content) {
-	ch.content = fresh
-	for set := range ch.content.sets {
-		c.want.putSet(specOf(ch.name, set))
-	}
-	for _, i := range ch.content.fixed {
-		c.want.put(ch.name+i.set, i.key, Value{})
-	}
-	for id := range ch.content.members() {
-		c.contribute(ch, id)
-	}
-	if len(ch.content.named) > 0 {
-		c.byAddress[ch] = struct{}{}
-		ch.named = map[netip.Addr][]item{}
-		for id := range c.table.Identities() {
-			for a := range c.table.Addresses(id) {
-				c.name(ch, addrPod{a, id})
-			}
+func (c *Compiler) install(ch *chain) {
+	ch.contents = nil
+	for _, g := range c.runs(ch) {
+		x := c.build(ch, g)
+		ch.contents = append(ch.contents, x)
+		c.fill(x)
+		if x.open {
+			break // nothing gets past it
 		}
 	}
 	c.want.putChain(Chain{ChainSpec{Name: ch.name}, ch.rules()})
+	for _, x := range ch.contents {
+		if len(x.named) > 0 {
+			c.byAddress[ch] = struct{}{}
+		}
+	}
+}
+
+func (c *Compiler) fill(x *content) {
+	for set := range x.sets {
+		c.want.putSet(specOf(x.prefix, set))
+	}
+	for _, i := range x.fixed {
+		c.want.put(x.prefix+i.set, i.key, Value{})
+	}
+	for id := range x.members() {
+		c.contribute(x, id)
+	}
+	if len(x.named) > 0 {
+		x.inBlock = map[netip.Addr][]item{}
+		for id := range c.table.Identities() {
+			for a := range c.table.Addresses(id) {
+				c.name(x, addrPod{a, id})
+			}
+		}
+	}
 }
 
 // empty takes out of the ruleset what install put there, but for the sets and the chain themselves.
 func (c *Compiler) empty(ch *chain) {
-	for id := range ch.content.members() {
-		c.withdraw(ch, id)
-	}
-	for _, i := range ch.content.fixed {
-		c.want.delete(ch.name+i.set, i.key)
-	}
-	for a := range ch.named {
-		c.unname(ch, a)
+	for _, x := range ch.contents {
+		for id := range x.members() {
+			c.withdraw(x, id)
+		}
+		for _, i := range x.fixed {
+			c.want.delete(x.prefix+i.set, i.key)
+		}
+		for a := range x.inBlock {
+			c.unname(x, a)
+		}
+		for _, r := range x.peers {
+			c.leaveAll(r.sets, ch)
+		}
 	}
 	delete(c.byAddress, ch)
-	for _, r := range ch.content.peers {
-		c.leaveAll(r.sets, ch)
-	}
 }
 
 // members are the identities that the content names.
-func (c *content) members() map[*identity.Identity]struct{} {
+func (x *content) members() map[*identity.Identity]struct{} {
 	out := map[*identity.Identity]struct{}{}
-	for _, r := range c.peers {
+	for _, r := range x.peers {
 		for _, s := range r.sets {
 			maps.Copy(out, s.members)
 		}
@@ -178,58 +210,58 @@ func (c *content) members() map[*identity.Identity]struct{} {
 	return out
 }
 
-// contribute adds what an identity adds to a chain, and makes the identity known to the kernel.
-func (c *Compiler) contribute(ch *chain, id *identity.Identity) {
+// contribute adds what an identity adds to a content, and makes the identity known to the kernel.
+func (c *Compiler) contribute(x *content, id *identity.Identity) {
 	n := c.names[id]
 	if n == nil {
 		n = &naming{number: c.table.Number(id)}
 	}
-	items := ch.content.items(id, n.number)
+	items := x.items(id, n.number)
 	if len(items) == 0 {
 		return
 	}
-	if n.chains++; n.chains == 1 {
+	if n.contents++; n.contents == 1 {
 		c.names[id] = n
 		c.dirty.renamed[id] = struct{}{}
 	}
 	for _, i := range items {
-		c.want.put(ch.name+i.set, i.key, Value{})
+		c.want.put(x.prefix+i.set, i.key, Value{})
 	}
 }
 
 // withdraw takes away what contribute added.
-func (c *Compiler) withdraw(ch *chain, id *identity.Identity) {
+func (c *Compiler) withdraw(x *content, id *identity.Identity) {
 	n := c.names[id]
 	if n == nil {
 		return
 	}
-	items := ch.content.items(id, n.number)
+	items := x.items(id, n.number)
 	if len(items) == 0 {
 		return
 	}
-	if n.chains--; n.chains == 0 {
+	if n.contents--; n.contents == 0 {
 		delete(c.names, id)
 		c.dirty.renamed[id] = struct{}{}
 	}
 	for _, i := range items {
-		c.want.delete(ch.name+i.set, i.key)
+		c.want.delete(x.prefix+i.set, i.key)
 	}
 }
 
-func (c *Compiler) name(ch *chain, p addrPod) {
-	items := ch.content.namedItems(p)
+func (c *Compiler) name(x *content, p addrPod) {
+	items := x.namedItems(p)
 	if len(items) == 0 {
 		return
 	}
-	ch.named[p.addr] = items
+	x.inBlock[p.addr] = items
 	for _, i := range items {
-		c.want.put(ch.name+i.set, i.key, Value{})
+		c.want.put(x.prefix+i.set, i.key, Value{})
 	}
 }
 
-func (c *Compiler) unname(ch *chain, a netip.Addr) {
-	for _, i := range ch.named[a] {
-		c.want.delete(ch.name+i.set, i.key)
+func (c *Compiler) unname(x *content, a netip.Addr) {
+	for _, i := range x.inBlock[a] {
+		c.want.delete(x.prefix+i.set, i.key)
 	}
-	delete(ch.named, a)
+	delete(x.inBlock, a)
 }

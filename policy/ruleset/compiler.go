@@ -195,7 +195,7 @@ func (c *Compiler) Counts() Counts {
 	n.Pods, n.Namespaces, n.Identities = c.table.Counts()
 	n.Opened = len(c.want.ruleset.Sets[SetOpened].Elements)
 	for _, a := range c.attachments {
-		if a.ingress != nil || a.egress != nil {
+		if a.ingress.bound() || a.egress.bound() {
 			n.Subjects++
 		}
 	}

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -52,14 +53,18 @@ type item struct {
 	key Key
 }
 
-// content is what a chain's policies come to, but for the identities that its peers select.
+// content is what neighbouring rules of one action in a chain come to, but for the identities that its peers select.
 type content struct {
-	open   bool // some rule allows everything
-	peers  []peerRule
-	fixed  []item
-	named  []namedBlock
-	blocks bool // depends on the nodes' addresses
-	sets   map[string]struct{}
+	action   policy.Action
+	policies []policy.Name // whose rules they are
+	prefix   string        // of its sets' names
+	open     bool          // some rule matches everything
+	peers    []peerRule
+	fixed    []item
+	named    []namedBlock
+	blocks   bool // depends on the nodes' addresses
+	sets     map[string]struct{}
+	inBlock  map[netip.Addr][]item // what namedItems gave
 }
 
 // peerRule is a rule that names pods.
@@ -68,7 +73,7 @@ type peerRule struct {
 	ports ports
 }
 
-// namedBlock allows a named port of the pods that have an address in these ranges.
+// namedBlock matches a named port of the pods that have an address in these ranges.
 type namedBlock struct {
 	ranges []addrRange
 	names  []portName
@@ -84,23 +89,27 @@ type builder struct {
 	openings []portRange
 }
 
-// build reads the chain's policies. It enters the chain as user of the peer sets.
-func (c *Compiler) build(ch *chain) content {
-	b := builder{compiler: c, chain: ch, content: content{sets: map[string]struct{}{}}}
-	for _, name := range ch.policies {
-		p := c.policies[name]
-		for _, r := range *p.In(ch.direction) {
-			b.rule(p, r)
+// build makes a content of a run of rules. It enters the chain as user of the peer sets.
+func (c *Compiler) build(ch *chain, g run) *content {
+	b := builder{compiler: c, chain: ch, content: content{action: g.action, sets: map[string]struct{}{}}}
+	for _, r := range g.rules {
+		b.rule(r.policy, r.rule)
+		if name := r.policy.Key(); !slices.Contains(b.policies, name) {
+			b.policies = append(b.policies, name)
 		}
 	}
 	if b.open {
 		for _, r := range b.peers {
 			c.leaveAll(r.sets, ch)
 		}
-		return content{open: true}
+		return &content{action: g.action, policies: b.policies, open: true}
 	}
 	b.finish()
-	return b.content
+	b.prefix = ch.name
+	if ch.tier != policy.NetworkPolicy {
+		b.prefix = fmt.Sprintf("%s_%s_%s", ch.name, actionName(g.action), g.sum(b.fixed))
+	}
+	return &b.content
 }
 
 func (c *Compiler) leaveAll(sets []*peerSet, ch *chain) {
@@ -134,7 +143,7 @@ func withoutRanges(p ports) ports { return ports{names: p.names} }
 func (b *builder) pods(p policy.Policy, peers []policy.Peer, ports ports) {
 	rule := peerRule{ports: ports}
 	for _, peer := range peers {
-		if peer.Block == nil {
+		if peer.OfPods() {
 			rule.sets = append(rule.sets, b.compiler.peers.use(p.Namespace, peer, b.chain, b.compiler.table))
 		}
 	}
@@ -158,9 +167,9 @@ func (b *builder) pods(p policy.Policy, peers []policy.Peer, ports ports) {
 func (b *builder) block(peers []policy.Peer, ports ports) {
 	var ranges []addrRange
 	for _, peer := range peers {
-		if peer.Block != nil {
+		if !peer.OfPods() {
 			b.blocks = true
-			ranges = append(ranges, blockRanges(*peer.Block, b.compiler.network.Nodes)...)
+			ranges = append(ranges, peerRanges(peer, b.compiler.network.Nodes)...)
 		}
 	}
 	if len(ranges) == 0 {

@@ -9,14 +9,12 @@ import (
 const (
 	mapIdentity4 = "identity4" // address : identity, of those that a chain names
 	mapIdentity6 = "identity6"
-	mapEgress4   = "egress4" // subject : its chain for what it sends
-	mapEgress6   = "egress6"
-	mapIngress4  = "ingress4" // subject : its chain for what it receives
-	mapIngress6  = "ingress6"
 	setSelf4     = "self4" // subject . itself
 	setSelf6     = "self6"
 	setSubjects4 = "subjects4" // subjects of either direction
 	setSubjects6 = "subjects6"
+	setBound4    = "bound4" // subjects of ClusterNetworkPolicies for what they send, also to their own node
+	setBound6    = "bound6"
 	setCluster4  = "cluster4" // the pod CIDRs of all nodes
 	setCluster6  = "cluster6"
 	setOwn4      = "own4" // the pod CIDRs of this node
@@ -26,11 +24,28 @@ const (
 	setLinkLocal = "linklocal6" // link-local and unspecified addresses
 )
 
+// The maps that send subjects to their chains.
+const (
+	mapAdminEgress4    = "adminegress4" // the Admin tier, for what a subject sends
+	mapAdminEgress6    = "adminegress6"
+	mapEgress4         = "egress4" // NetworkPolicies, or else the Baseline tier
+	mapEgress6         = "egress6"
+	mapBaselineEgress4 = "baselineegress4" // the Baseline tier only, for what it sends to its own node
+	mapBaselineEgress6 = "baselineegress6"
+	mapAdminIngress4   = "adminingress4" // the same for what it receives
+	mapAdminIngress6   = "adminingress6"
+	mapIngress4        = "ingress4"
+	mapIngress6        = "ingress6"
+)
+
 // The fixed chains that others reach.
 const (
-	allowed  = "allowed"   // a subject's connection that a rule allows
-	ends     = "ends"      // a connection's sender, then its receiver
-	closed   = "closed"    // packets without a connection that could be judged
+	allowed  = "allowed"   // a connection that a rule accepts: nothing else decides in its direction
+	passed   = "passed"    // a connection that a rule passes to the next tier
+	senders  = "senders"   // what is forwarded, on its way to its sender's chains
+	ownNode  = "own_node"  // between this node and its pods
+	unjudged = "unjudged"  // of these, packets without a connection that could be judged
+	closed   = "closed"    // of the others
 	errors   = "errors"    // ICMP errors about a connection
 	fromPod  = "from_pod"  // what comes out of a veth
 	fromMesh = "from_mesh" // what comes out of the mesh
@@ -49,6 +64,7 @@ const (
 const (
 	priorityRaw       = -300
 	priorityFilter    = 0
+	priorityIngress   = 1
 	prioritySourceNAT = 100
 	priorityLast      = 150
 )
@@ -77,8 +93,12 @@ func frameSets() []SetSpec {
 		one := []Type{f.addr}
 		sets = append(sets,
 			SetSpec{Name: "identity" + f.suffix, Key: one, Data: TypeClassID},
+			SetSpec{Name: "adminegress" + f.suffix, Key: one, Data: TypeVerdict},
 			SetSpec{Name: "egress" + f.suffix, Key: one, Data: TypeVerdict},
+			SetSpec{Name: "baselineegress" + f.suffix, Key: one, Data: TypeVerdict},
+			SetSpec{Name: "adminingress" + f.suffix, Key: one, Data: TypeVerdict},
 			SetSpec{Name: "ingress" + f.suffix, Key: one, Data: TypeVerdict},
+			SetSpec{Name: "bound" + f.suffix, Key: one},
 			SetSpec{Name: "self" + f.suffix, Key: []Type{f.addr, f.addr}},
 			SetSpec{Name: "subjects" + f.suffix, Key: one},
 			SetSpec{Name: "pods" + f.suffix, Key: []Type{TypeIfName, TypeEtherAddr, f.addr}},
@@ -92,6 +112,7 @@ func frameSets() []SetSpec {
 
 func in(name string) Interface            { return Interface{InInterface, Equal, name} }
 func out(name string) Interface           { return Interface{OutInterface, Equal, name} }
+func decide(f Field, m string) Rule       { return rule(VerdictMap{[]Field{f}, m}) }
 func notIn(f Field, set string) Lookup    { return Lookup{[]Field{f}, NotEqual, set} }
 func isIn(set string, fs ...Field) Lookup { return Lookup{fs, Equal, set} }
 
@@ -148,24 +169,47 @@ func guardChains() []Chain {
 	}
 }
 
-// policyChains lead every forwarded packet through its sender's and its receiver's chain. What belongs to an open
-// connection, which is nearly everything, takes the shortest way there.
+// policyChains lead every forwarded packet through its sender's chains, and then through its receiver's: two base chains,
+// so that an accept in the one ends that one only. What a pod and its own node say to each other only the sender's
+// ClusterNetworkPolicies judge. What belongs to an open connection, which is nearly everything, takes the shortest way
+// there.
 func policyChains() []Chain {
+	veths := VethPrefix + "*"
 	return []Chain{
-		{ChainSpec{"forward", &Hook{"filter", "forward", priorityFilter}}, []Rule{
+		{ChainSpec{"forward_egress", &Hook{"filter", "forward", priorityFilter}}, []Rule{
 			rule(ClampMSS{}),
-			to(ends, State{StateEstablished}),
+			to(senders, State{StateEstablished}),
 			drop(isIn(setLinkLocal, IP6Source)),
 			call(closed, State{StateInvalid | StateUntracked}),
 			call(closed, State{StateNew}, NotSYN{}),
 			call(errors, State{StateRelated}),
-			to(ends),
+			to(senders),
 		}},
-		{ChainSpec{ends, nil}, []Rule{
-			rule(VerdictMap{[]Field{OriginalSource}, mapEgress4}),
-			rule(VerdictMap{[]Field{ReplySource}, mapIngress4}),
-			rule(VerdictMap{[]Field{OriginalSource6}, mapEgress6}),
-			rule(VerdictMap{[]Field{ReplySource6}, mapIngress6}),
+		{ChainSpec{senders, nil}, []Rule{
+			decide(OriginalSource, mapAdminEgress4), decide(OriginalSource6, mapAdminEgress6),
+			decide(OriginalSource, mapEgress4), decide(OriginalSource6, mapEgress6),
+		}},
+		{ChainSpec{"forward_ingress", &Hook{"filter", "forward", priorityIngress}}, []Rule{
+			call(errors, State{StateRelated}),
+			decide(ReplySource, mapAdminIngress4), decide(ReplySource6, mapAdminIngress6),
+			decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),
+		}},
+		{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, []Rule{to(ownNode, in(veths))}},
+		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{to(ownNode, out(veths))}},
+		{ChainSpec{ownNode, nil}, []Rule{
+			call(unjudged, State{StateInvalid | StateUntracked}),
+			call(unjudged, State{StateNew}, NotSYN{}),
+			call(errors, State{StateRelated}),
+			decide(OriginalSource, mapAdminEgress4), decide(OriginalSource6, mapAdminEgress6),
+			decide(OriginalSource, mapBaselineEgress4), decide(OriginalSource6, mapBaselineEgress6),
+		}},
+		{ChainSpec{unjudged, nil}, []Rule{
+			accept(ICMPType{58, icmp6NeighborSolicitation}),
+			accept(ICMPType{58, icmp6NeighborAdvertisement}),
+			drop(isIn(setBound4, IPSource)),
+			drop(isIn(setBound4, IPDestination)),
+			drop(isIn(setBound6, IP6Source)),
+			drop(isIn(setBound6, IP6Destination)),
 		}},
 		{ChainSpec{closed, nil}, []Rule{
 			drop(isIn(setSubjects4, IPSource)),
@@ -177,7 +221,8 @@ func policyChains() []Chain {
 			accept(ICMPType{1, 3}), accept(ICMPType{1, 11}), accept(ICMPType{1, 12}),
 			accept(ICMPType{58, 1}), accept(ICMPType{58, 2}), accept(ICMPType{58, 3}), accept(ICMPType{58, 4}),
 		}},
-		{ChainSpec{allowed, nil}, []Rule{rule(PriorityNone{})}},
+		{ChainSpec{allowed, nil}, []Rule{accept(PriorityNone{})}},
+		{ChainSpec{passed, nil}, []Rule{rule(PriorityNone{})}},
 	}
 }
 

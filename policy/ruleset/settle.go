@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
@@ -52,9 +53,7 @@ func (c *Compiler) settle() {
 func (c *Compiler) settleIdentities(changes identity.Changes) {
 	for _, ids := range []map[*identity.Identity]struct{}{changes.Gone, changes.Renumbered} {
 		for id := range ids {
-			for ch := range c.peers.users(id) {
-				c.withdraw(ch, id)
-			}
+			c.each(id, c.withdraw)
 		}
 	}
 	for id := range changes.Gone {
@@ -65,9 +64,16 @@ func (c *Compiler) settleIdentities(changes identity.Changes) {
 	}
 	for _, ids := range []map[*identity.Identity]struct{}{changes.Appeared, changes.Renumbered} {
 		for id := range ids {
-			for ch := range c.peers.users(id) {
-				c.contribute(ch, id)
-			}
+			c.each(id, c.contribute)
+		}
+	}
+}
+
+// each does something with an identity and every content that may name it.
+func (c *Compiler) each(id *identity.Identity, do func(*content, *identity.Identity)) {
+	for ch := range c.peers.users(id) {
+		for _, x := range ch.contents {
+			do(x, id)
 		}
 	}
 }
@@ -78,9 +84,10 @@ func (c *Compiler) settleDirt(changes identity.Changes) {
 	for p := range c.dirty.policies {
 		namespaces[p.Namespace] = struct{}{}
 	}
+	_, all := namespaces[""] // a ClusterNetworkPolicy may be for any
 	for name, a := range c.attachments {
 		_, pod := changes.Pods[a.Pod]
-		if _, ns := namespaces[a.Pod.Namespace]; ns || pod {
+		if _, ns := namespaces[a.Pod.Namespace]; all || ns || pod {
 			c.dirty.attachments[name] = struct{}{}
 		}
 	}
@@ -96,7 +103,7 @@ func (c *Compiler) staleChains() map[*chain]struct{} {
 	}
 	if c.dirty.network {
 		for _, ch := range c.chains {
-			if ch.content.blocks {
+			if slices.ContainsFunc(ch.contents, func(x *content) bool { return x.blocks }) {
 				stale[ch] = struct{}{}
 			}
 		}
@@ -110,9 +117,11 @@ func (c *Compiler) settleAddresses(changes identity.Changes) {
 	for a := range changes.Addresses {
 		c.settleAddress(a)
 		for ch := range c.byAddress {
-			c.unname(ch, a)
-			if id := c.table.Lookup(a); id != nil {
-				c.name(ch, addrPod{a, id})
+			for _, x := range ch.contents {
+				c.unname(x, a)
+				if id := c.table.Lookup(a); id != nil {
+					c.name(x, addrPod{a, id})
+				}
 			}
 		}
 	}

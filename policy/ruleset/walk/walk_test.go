@@ -41,6 +41,9 @@ func TestDecideIsWhatTheRulesetDoes(t *testing.T) {
 // describe is a cluster for people.
 func describe(c policy.Cluster) string {
 	var b strings.Builder
+	for _, n := range c.Nodes {
+		fmt.Fprintf(&b, "node %s %v %v mesh %v\n", n.Name, n.Labels, n.Addresses, n.Mesh)
+	}
 	for _, n := range c.Namespaces {
 		fmt.Fprintf(&b, "namespace %s %v\n", n.Name, n.Labels)
 	}
@@ -48,7 +51,7 @@ func describe(c policy.Cluster) string {
 		fmt.Fprintf(&b, "pod %s %v %v %v created %d\n", p.Key(), p.Addresses, p.Labels, p.Ports, p.Created.Unix())
 	}
 	for _, p := range c.Policies {
-		fmt.Fprintf(&b, "policy %s on %q\n", p.Key(), p.Subject)
+		fmt.Fprintf(&b, "policy %s (%s %d) on %q of namespaces %q\n", p.Key(), p.Tier, p.Priority, p.Subject, p.Namespaces)
 		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
 			if rules := p.In(d); rules != nil {
 				fmt.Fprintf(&b, "  %s\n", d)
@@ -61,10 +64,14 @@ func describe(c policy.Cluster) string {
 
 func describeRules(b *strings.Builder, rules policy.Rules) {
 	for i, r := range rules {
-		fmt.Fprintf(b, "    %d: all peers %t, all ports %t, ports %v\n", i, r.AllPeers, r.AllPorts, r.Ports)
+		fmt.Fprintf(b, "    %d: %s all peers %t, all ports %t, ports %v\n", i, r.Action, r.AllPeers, r.AllPorts, r.Ports)
 		for _, p := range r.Peers {
 			if p.Block != nil {
 				fmt.Fprintf(b, "       block %s except %v\n", p.Block.CIDR, p.Block.Except)
+				continue
+			}
+			if p.Nodes != nil {
+				fmt.Fprintf(b, "       nodes %v\n", p.Nodes)
 				continue
 			}
 			fmt.Fprintf(b, "       own namespace %t, namespaces %v, pods %v\n", p.OwnNamespace, p.Namespaces, p.Pods)

@@ -1,0 +1,56 @@
+package nft
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// TestStages: what denies comes before what allows and goes after it, and new sets are filled before any rule names them.
+func TestStages(t *testing.T) {
+	plain := func(name string) ruleset.SetSpec {
+		return ruleset.SetSpec{Name: name, Key: []ruleset.Type{ruleset.TypeClassID}}
+	}
+	interval := plain("admin_in_1_deny_2_range")
+	interval.Key, interval.Interval = append(interval.Key, ruleset.TypeInetService), true
+	verdicts := ruleset.SetSpec{Name: "ingress4", Key: []ruleset.Type{ruleset.TypeIPv4Addr}, Data: ruleset.TypeVerdict}
+	specs := map[string]ruleset.SetSpec{interval.Name: interval, verdicts.Name: verdicts}
+	for _, name := range []string{"in_1_any", "admin_in_1_accept_1_any", "admin_in_1_deny_2_any", "admin_in_1_pass_3_any", "admin_in_1_deny_9_any", ruleset.SetOpened} {
+		specs[name] = plain(name)
+	}
+	element := func(set string) ruleset.ElementChange {
+		return ruleset.ElementChange{Set: set, Key: ruleset.Key{Low: "added"}}
+	}
+	gone := func(set string) ruleset.ElementChange {
+		return ruleset.ElementChange{Set: set, Key: ruleset.Key{Low: "gone"}}
+	}
+	var tx ruleset.Transaction
+	for name := range specs {
+		tx.AddElements = append(tx.AddElements, element(name))
+		tx.DeleteElements = append(tx.DeleteElements, gone(name))
+	}
+	tx.AddSets = []ruleset.SetSpec{specs["admin_in_1_deny_9_any"]}
+	got := map[string][2]int{} // where it is added and where deleted
+	for i, s := range stages(tx, specs) {
+		for _, c := range s.changes {
+			at := got[c.Set]
+			if c.delete {
+				at[1] = i
+			} else {
+				at[0] = i
+			}
+			got[c.Set] = at
+		}
+	}
+	want := map[string][2]int{
+		"in_1_any": {stageAllow, stageForbid}, "admin_in_1_accept_1_any": {stageAllow, stageForbid},
+		"admin_in_1_deny_2_any": {stageForbid, stageFree}, "admin_in_1_pass_3_any": {stageForbid, stageFree},
+		"admin_in_1_deny_2_range": {stageForbid, stageForbid}, "admin_in_1_deny_9_any": {stageFill, stageFree},
+		"ingress4": {stageIsolate, stageFree}, ruleset.SetOpened: {stageOpen, stageClose},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("stages of additions and deletions (-want +got)\n%s", d)
+	}
+}
