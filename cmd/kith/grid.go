@@ -190,7 +190,7 @@ func (r *reasons) note(text, from, to string, p matrix.Port) {
 // print prints each reason and below it whom it denies.
 func (r reasons) print(w io.Writer, width int) {
 	for _, each := range r {
-		fmt.Fprintln(w, "✗ "+each.text)
+		wrap(w, "", "✗ "+each.text, width)
 		for _, line := range each.lines() {
 			wrap(w, "    ", line, width)
 		}

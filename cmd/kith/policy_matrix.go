@@ -84,6 +84,9 @@ func (c console) question(f matrixFlags, expected *expectation) (question, error
 	if err != nil {
 		return question{}, err
 	}
+	if len(found.Ends) == 0 {
+		return question{}, errors.New("the manifests have no pod, and no workload that makes one: nobody can be asked about")
+	}
 	q := question{matrix: matrix.New(found.Cluster), ports: f.ports}
 	if q.from, err = f.from.ends(q.matrix, found); err != nil {
 		return q, fmt.Errorf("-from %w", err)

@@ -72,6 +72,14 @@ func TestExpectWhatWasWritten(t *testing.T) {
 	}
 }
 
+// TestExamples: the examples mean what their table says.
+func TestExamples(t *testing.T) {
+	code, stdout, stderr := run(t, "policy", "matrix", "-f", "../../examples/policies.yaml", "../../examples/pods.yaml", "-expect", "../../examples/expected.txt")
+	if code != exitReady {
+		t.Errorf("code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
 func TestExpectationMistakes(t *testing.T) {
 	for text, want := range map[string]string{
 		"a b 80/TCP\n":                     `t:1: "a b 80/TCP" is not FROM TO PORT allow|deny`,
@@ -115,6 +123,7 @@ func TestPolicyUsage(t *testing.T) {
 		{"matrix", "name manifests with -f", 2},
 		{"matrix -h", "default those that the policies name", 0},
 		{"matrix -f /nowhere", "no such file", 2},
+		{"matrix -f ../../examples/policies.yaml", "no pod, and no workload", 2},
 		{"matrix -f testdata/offline/shop.yaml -o yaml", "-o yaml: write table, list, json", 2},
 		{"matrix -f testdata/offline/shop.yaml -ports 80/ICMP", "its protocol is TCP, UDP or SCTP", 2},
 		{"matrix -f testdata/offline/shop.yaml -pod-cidr x", "-pod-cidr x", 2},

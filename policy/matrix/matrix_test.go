@@ -19,6 +19,9 @@ import (
 
 // oddities are what a cluster may have for a moment, and what random ones lack.
 func oddities(r *rand.Rand, c *policy.Cluster) {
+	for i := range c.Policies {
+		tier(r, &c.Policies[i])
+	}
 	some := func() *identity.Pod { return &c.Pods[r.IntN(len(c.Pods))] }
 	switch r.IntN(8) {
 	case 0:
@@ -31,6 +34,27 @@ func oddities(r *rand.Rand, c *policy.Cluster) {
 		c.Nodes[1].Mesh = c.Nodes[0].Mesh
 	case 4:
 		c.Nodes[1].PodCIDRs = c.Nodes[0].PodCIDRs
+	}
+}
+
+// tier makes a ClusterNetworkPolicy of some of the NetworkPolicies.
+func tier(r *rand.Rand, p *policy.Policy) {
+	if p.Tier != policy.NetworkPolicy || r.IntN(2) == 0 {
+		return
+	}
+	p.Tier, p.Priority = policy.Tier(1+r.IntN(2)), r.Int32N(3)
+	p.Namespace, p.Namespaces = "", labels.Everything()
+	for _, rules := range []*policy.Rules{p.Ingress, p.Egress} {
+		if rules == nil {
+			continue
+		}
+		for i := range *rules {
+			rule := &(*rules)[i]
+			rule.Action, rule.Name = policy.Action(r.IntN(3)), "rule"
+			if r.IntN(4) == 0 {
+				rule.Peers = append(rule.Peers, policy.Peer{Nodes: labels.Everything()})
+			}
+		}
 	}
 }
 

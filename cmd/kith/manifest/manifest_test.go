@@ -322,3 +322,24 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkRead: ten thousand pods and a thousand policies.
+func BenchmarkRead(b *testing.B) {
+	var text strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: pod%d\n  namespace: ns%d\n  labels: {app: app%d, part: shop}\n", i, i%50, i/50%10)
+		fmt.Fprintf(&text, "spec:\n  nodeName: node%d\n  containers:\n  - name: main\n    image: example.com/app:v1\n    ports:\n    - {name: http, containerPort: 8080}\n", i%100)
+		fmt.Fprintf(&text, "status:\n  phase: Running\n  podIP: 10.244.%d.%d\n", i/200, i%200+2)
+	}
+	for i := range 1_000 {
+		fmt.Fprintf(&text, "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p%d, namespace: ns%d}\n", i, i%50)
+		fmt.Fprintf(&text, "spec:\n  podSelector: {matchLabels: {app: app%d}}\n  ingress:\n  - from: [{podSelector: {matchLabels: {app: app%d}}}]\n", i/50%10, i%10)
+	}
+	b.SetBytes(int64(text.Len()))
+	for b.Loop() {
+		found, err := read(text.String())
+		if err != nil || len(found.Ends) != 10_000 || len(found.Cluster.Policies) != 1_000 {
+			b.Fatal(len(found.Ends), err)
+		}
+	}
+}
