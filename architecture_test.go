@@ -27,6 +27,7 @@ var house = map[string]rule{
 	"overlay/gossip":              {imports: []string{"overlay"}},
 	"overlay/kube":                {imports: []string{"overlay"}},
 	"overlay/path":                {pure: true},
+	"overlay/preshared":           {pure: true, imports: []string{"overlay"}},
 	"overlay/rotation":            {pure: true, imports: []string{"overlay"}},
 	"overlay/probe":               {imports: []string{"overlay/path"}},
 	"overlay/wireguard":           {imports: []string{"overlay"}},

@@ -160,6 +160,7 @@ func (c *computation) addRemote(n *Node) {
 			Endpoint:   onLane(endpoint, lane),
 			AllowedIPs: slices.Clone(c.granted[n.Name]),
 			Keepalive:  c.local.Keepalive,
+			Preshared:  c.paths[n.Name].Preshared[lane],
 		})
 	}
 }

@@ -70,6 +70,11 @@ func (d *differ) device(on On) {
 func (d *differ) setPeers(on On) {
 	have := byKey(d.have.Lanes[on.Lane].Peers)
 	for _, want := range d.want.Lanes[on.Lane].Peers {
+		if p, exists := have[want.Key]; exists && p.Preshared != want.Preshared {
+			// A peer that stayed would tell of a handshake without it.
+			d.add(RemovePeer{On: on, Key: want.Key})
+			delete(have, want.Key)
+		}
 		if step, differs := setPeer(have, want); differs {
 			step.On = on
 			d.add(step)
@@ -85,6 +90,9 @@ func setPeer(all map[Key]Peer, want Peer) (SetPeer, bool) {
 	}
 	if have.Keepalive != want.Keepalive {
 		step.Keepalive = &want.Keepalive
+	}
+	if step.New {
+		step.Preshared = want.Preshared
 	}
 	step.Allow = missing(want.AllowedIPs, have.AllowedIPs)
 	return step, step.New || step.Endpoint.IsValid() || step.Keepalive != nil || len(step.Allow) > 0

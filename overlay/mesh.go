@@ -74,9 +74,11 @@ type Member struct {
 	Alive     bool
 }
 
-// Path is how this node sends to another: by lane 0 unless told otherwise.
+// Path is how this node sends to another: by lane 0 unless told otherwise, and the
+// secret that each lane's handshakes need.
 type Path struct {
-	Lane int
+	Lane      int
+	Preshared [Lanes]Preshared
 }
 
 // Mesh is the state of the mesh's devices and routes, wanted or read.
@@ -106,6 +108,7 @@ type Peer struct {
 	Endpoint   netip.AddrPort
 	AllowedIPs []netip.Prefix
 	Keepalive  time.Duration
+	Preshared  Preshared
 }
 
 // Route sends a remote pod CIDR into a lane. Src is not valid if this node

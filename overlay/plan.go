@@ -75,7 +75,7 @@ type (
 	RemoveUnreachable struct{ CIDR netip.Prefix }
 )
 
-// SetPeer makes a peer or changes it. Allow are allowed IPs to add (taken from
+// SetPeer makes a peer, with its preshared key if it has one, or changes it. Allow are allowed IPs to add (taken from
 // whichever peer has them); those that the peer has already stay. The zero
 // Endpoint and the nil Keepalive leave what is there.
 type SetPeer struct {
@@ -85,6 +85,7 @@ type SetPeer struct {
 	New       bool
 	Endpoint  netip.AddrPort
 	Keepalive *time.Duration
+	Preshared Preshared
 	Allow     []netip.Prefix
 }
 
@@ -151,6 +152,9 @@ func (s SetPeer) String() string {
 	}
 	if s.Keepalive != nil {
 		fmt.Fprintf(&b, " keepalive %s", *s.Keepalive)
+	}
+	if !s.Preshared.IsZero() {
+		b.WriteString(" preshared key")
 	}
 	for _, cidr := range s.Allow {
 		fmt.Fprintf(&b, " +%s", cidr)

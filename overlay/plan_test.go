@@ -35,6 +35,7 @@ func TestPlans(t *testing.T) {
 			second.Lane = 1
 			m.Routes = append(m.Routes, second)
 		}},
+		{name: "preshared-key-agreed", have: func(m *Mesh) { m.Lanes[1].Peers[0].Preshared = Preshared{1} }},
 		{name: "own-key-changed", have: func(m *Mesh) { m.Lanes[1].Key = key('O') }},
 		{name: "node-added", change: func(n []Node) []Node {
 			return append(n, Node{Name: "d", Created: n[2].Created, PodCIDRs: prefixes("10.244.4.0/24"), InternalIPs: addrs("172.18.0.4"), PublicKey: published('d')})

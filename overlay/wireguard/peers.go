@@ -24,6 +24,10 @@ func peerConfigs(step overlay.Step) ([]wgtypes.PeerConfig, bool, error) {
 			PersistentKeepaliveInterval: s.Keepalive,
 			AllowedIPs:                  ipNets(s.Allow),
 		}
+		if s.New {
+			preshared := wgtypes.Key(s.Preshared)
+			config.PresharedKey = &preshared
+		}
 		if s.Endpoint.IsValid() {
 			config.Endpoint = net.UDPAddrFromAddrPort(s.Endpoint)
 		}

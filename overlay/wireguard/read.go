@@ -104,6 +104,7 @@ func (l *lane) readDevice(into *overlay.Lane, dev *wgtypes.Device) {
 			Endpoint:   l.endpoint(key, p.Endpoint),
 			AllowedIPs: prefixes(p.AllowedIPs),
 			Keepalive:  p.PersistentKeepaliveInterval,
+			Preshared:  overlay.Preshared(p.PresharedKey),
 		})
 	}
 }
