@@ -3,7 +3,6 @@ package overlay
 import (
 	"fmt"
 	"io"
-	"log/slog"
 )
 
 // Preshared is a secret of two nodes that goes into the handshakes of one lane,
@@ -18,8 +17,5 @@ func (k Preshared) IsZero() bool { return k == Preshared{} }
 // Format answers every verb, %d and %x among them.
 func (Preshared) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
 
-// LogValue keeps the secret out of structured logs.
-func (Preshared) LogValue() slog.Value { return slog.StringValue(hidden) }
-
-// MarshalText keeps the secret out of JSON.
+// MarshalText keeps the secret out of JSON and structured logs.
 func (Preshared) MarshalText() ([]byte, error) { return []byte(hidden), nil }

@@ -94,7 +94,7 @@ func TestADDWithoutAPIServer(t *testing.T) {
 	if !errors.Is(err, cni.ErrUnavailable) {
 		t.Errorf("Open: %v, want that it is not available now", err)
 	}
-	if have, _ := table.Read(t.Context()); len(have.Sets[ruleset.SetPods4].Elements) > 0 {
+	if have, _ := table.Read(t.Context()); have.Sets[ruleset.SetPods4] != nil && len(have.Sets[ruleset.SetPods4].Elements) > 0 {
 		t.Error("the pod is open")
 	}
 }
