@@ -28,7 +28,7 @@ func printGrids(w io.Writer, q question, width int) error {
 	if size := len(g.from) * len(g.to) * len(q.ports); size > maxGrid {
 		return fmt.Errorf("a table of %d cells: choose pods with -from and -to, or write -o list or json", size)
 	}
-	var reasons reasons
+	reasons := reasons{texts: map[string]*reason{}}
 	var titles []string
 	var bodies [][][]string
 	for _, p := range q.ports {
@@ -147,11 +147,15 @@ func printRow(w io.Writer, first int, name string, heads, cells []string) {
 }
 
 // reasons are why flows are denied, each with the pairs that it denies.
-type reasons []reason
+type reasons struct {
+	all   []*reason
+	texts map[string]*reason
+}
 
 type reason struct {
 	text  string
-	pairs []deniedPair
+	pairs []*deniedPair
+	known map[[2]string]*deniedPair
 }
 
 type deniedPair struct {
@@ -171,25 +175,26 @@ func (r *reasons) add(c matrix.Cell, from, to string, p matrix.Port) {
 }
 
 func (r *reasons) note(text, from, to string, p matrix.Port) {
-	i := slices.IndexFunc(*r, func(known reason) bool { return known.text == text })
-	if i < 0 {
-		i = len(*r)
-		*r = append(*r, reason{text: text})
+	found := r.texts[text]
+	if found == nil {
+		found = &reason{text: text, known: map[[2]string]*deniedPair{}}
+		r.texts[text] = found
+		r.all = append(r.all, found)
 	}
-	found := &(*r)[i]
-	j := slices.IndexFunc(found.pairs, func(d deniedPair) bool { return d.from == from && d.to == to })
-	if j < 0 {
-		j = len(found.pairs)
-		found.pairs = append(found.pairs, deniedPair{from: from, to: to})
+	pair := found.known[[2]string{from, to}]
+	if pair == nil {
+		pair = &deniedPair{from: from, to: to}
+		found.known[[2]string{from, to}] = pair
+		found.pairs = append(found.pairs, pair)
 	}
-	if !slices.Contains(found.pairs[j].ports, p) {
-		found.pairs[j].ports = append(found.pairs[j].ports, p)
+	if !slices.Contains(pair.ports, p) {
+		pair.ports = append(pair.ports, p)
 	}
 }
 
 // print prints each reason and below it whom it denies.
 func (r reasons) print(w io.Writer, width int) {
-	for _, each := range r {
+	for _, each := range r.all {
 		wrap(w, "", "✗ "+each.text, width)
 		for _, line := range each.lines() {
 			wrap(w, "    ", line, width)
@@ -198,7 +203,7 @@ func (r reasons) print(w io.Writer, width int) {
 }
 
 // lines are the pairs, put together: all destinations of a source, then all sources with the same destinations.
-func (r reason) lines() []string {
+func (r *reason) lines() []string {
 	type group struct {
 		ports    string
 		from, to []string

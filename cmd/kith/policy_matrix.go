@@ -137,5 +137,8 @@ func width() int {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
 		return n
 	}
+	if n := terminalWidth(); n > 0 {
+		return n
+	}
 	return defaultWidth
 }

@@ -41,7 +41,10 @@ func TestPolicy(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(dir, tt.name+".golden")
 			t.Chdir(dir)
-			args, columns, _ := strings.Cut(tt.args, " COLUMNS=")
+			args, columns, narrow := strings.Cut(tt.args, " COLUMNS=")
+			if !narrow {
+				columns = "100"
+			}
 			t.Setenv("COLUMNS", columns)
 			code, stdout, stderr := run(t, append([]string{"policy"}, strings.Fields(args)...)...)
 			golden(t, path, []byte(fmt.Sprintf("$ kith policy %s\n%s%sexit %d\n", args, stderr, stdout, code)))

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
@@ -177,6 +178,8 @@ func (t *translation) port(field string, p networkingv1.NetworkPolicyPort) polic
 		t.problem(field+".endPort", "give port as a number, or leave endPort out", "a range cannot begin with the name %q", p.Port.StrVal)
 	case p.Port.Type == intstr.String && p.Port.StrVal == "":
 		t.problem(field+".port", "give a port's name or number", "the name is empty")
+	case p.Port.Type == intstr.String && len(validation.IsValidPortName(p.Port.StrVal)) > 0:
+		t.problem(field+".port", "give a number, or a name", "%q is no port's name: %s", p.Port.StrVal, validation.IsValidPortName(p.Port.StrVal)[0])
 	case p.Port.Type == intstr.String:
 		out.Name = p.Port.StrVal
 	default:

@@ -155,6 +155,7 @@ func TestProblemsClose(t *testing.T) {
 		{"cidr", `{from: [{ipBlock: {cidr: 10.0.0.0}}]}`, "spec.ingress[0].from[0].ipBlock.cidr"},
 		{"except", `{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [x]}}]}`, "spec.ingress[0].from[0].ipBlock.except[0]"},
 		{"except elsewhere", `{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]}`, "spec.ingress[0].from[0].ipBlock.except[0]"},
+		{"number in quotes", `{ports: [{port: "80"}]}`, "spec.ingress[0].ports[0].port"},
 		{"empty peer", `{from: [{}]}`, "spec.ingress[0].from[0]"},
 		{"block and selector", `{from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.ingress[0].from[0]"},
 		{"operator", `{from: [{podSelector: {matchExpressions: [{key: a, operator: Like}]}}]}`, "spec.ingress[0].from[0].podSelector"},

@@ -22,6 +22,9 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	found := Manifests{}
 	finished := r.ends(&found)
 	notes.count("pods that have ended, left out", finished)
+	for _, late := range r.late {
+		notes.add("pod %s is left out: its address is that of a newer pod", late)
+	}
 	notes.count("pods on their node's network, left out of a matrix that does not name them", len(found.Hosts))
 	for _, kind := range slices.Sorted(maps.Keys(r.passedOver)) {
 		notes.count("passed over, "+kind, r.passedOver[kind])
@@ -86,7 +89,9 @@ func (r *reader) ends(to *Manifests) (finished int) {
 	for _, n := range r.cluster.Nodes {
 		nodes[n.Name] = n
 	}
+	owner := r.owners()
 	for _, p := range r.pods {
+		p.Addresses = slices.DeleteFunc(p.Addresses, func(a netip.Addr) bool { return owner[a].Key() != p.Key() })
 		end := matrix.End{Name: p.Key().String(), Namespace: p.Namespace, Labels: p.Labels, Addresses: p.Addresses}
 		switch {
 		case p.finished:
@@ -96,10 +101,25 @@ func (r *reader) ends(to *Manifests) (finished int) {
 				end.Addresses = nodes[p.node].Addresses
 			}
 			to.Hosts = append(to.Hosts, end)
+		case len(p.Addresses) == 0:
+			r.late = append(r.late, end.Name)
 		default:
 			r.cluster.Pods = append(r.cluster.Pods, p.Pod)
 			to.Ends = append(to.Ends, end)
 		}
 	}
 	return finished
+}
+
+// owners are the pods that addresses belong to: of several the newest.
+func (r *reader) owners() map[netip.Addr]identity.Pod {
+	owner := map[netip.Addr]identity.Pod{}
+	for _, p := range r.pods {
+		for _, a := range p.Addresses {
+			if known, taken := owner[a]; !taken || p.Newer(known) {
+				owner[a] = p.Pod
+			}
+		}
+	}
+	return owner
 }

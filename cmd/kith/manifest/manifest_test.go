@@ -282,6 +282,18 @@ func TestNoAddressLeft(t *testing.T) {
 	}
 }
 
+// TestAddressesOfTwoPods: an address given out again is the newer pod's, as in the kernel.
+func TestAddressesOfTwoPods(t *testing.T) {
+	found := mustRead(t, `
+{apiVersion: v1, kind: Pod, metadata: {name: new, creationTimestamp: "2026-01-02T00:00:00Z"}, status: {podIP: 10.0.0.1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: old, creationTimestamp: "2026-01-01T00:00:00Z"}, status: {podIP: 10.0.0.1}}
+`)
+	if len(found.Ends) != 1 || found.Ends[0].Name != "default/new" || !slices.Contains(found.Notes, "pod default/old is left out: its address is that of a newer pod") {
+		t.Errorf("ends %v, notes %q", found.Ends, found.Notes)
+	}
+}
+
 // TestNewerFields: what a newer API server may add to pods and nodes is no mistake.
 func TestNewerFields(t *testing.T) {
 	found := mustRead(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - {name: a}\n  - {name: b, novelty: 1}\n")

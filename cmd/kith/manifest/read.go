@@ -37,6 +37,7 @@ type reader struct {
 	cluster    policy.Cluster
 	pods       []pod
 	workloads  []workload
+	late       []string          // pods whose addresses newer ones have
 	passedOver map[string]int    // kinds
 	newer      map[string]string // fields that are not known, by kind → where first
 }

@@ -1,0 +1,6 @@
+//go:build !unix
+
+package main
+
+// terminalWidth is not known here.
+func terminalWidth() int { return 0 }
