@@ -57,7 +57,7 @@ func BenchmarkTunnelPolicy(b *testing.B) {
 				}
 			}
 		}
-		t.report(plain, policed)
+		t.report(b, plain, policed)
 	})
 }
 
@@ -121,7 +121,7 @@ func isRefused(err error) bool {
 func (t *tunnel) load(rules [2]ruleset.Ruleset) {
 	t.Helper()
 	for i, n := range t.nodes {
-		mustDo(t.B, "load rules", n.load(t.Context(), rules[i]))
+		mustDo(t.TB, "load rules", n.load(t.Context(), rules[i]))
 	}
 }
 
@@ -138,7 +138,7 @@ func (t *tunnel) dial(port uint16, limit time.Duration) (conn net.Conn, err erro
 func (t *tunnel) receive() *atomic.Int64 {
 	t.Helper()
 	var listener net.Listener
-	mustDo(t.B, "listen", t.nodes[1].pod.do(func() (err error) {
+	mustDo(t.TB, "listen", t.nodes[1].pod.do(func() (err error) {
 		listener, err = net.Listen("tcp", netip.AddrPortFrom(t.nodes[1].attachment.Addresses[0], tunnelPort).String())
 		return err
 	}))
@@ -176,7 +176,7 @@ func (t *tunnel) round(received *atomic.Int64, rules [2]ruleset.Ruleset) sample 
 	t.Helper()
 	t.load(rules)
 	conn, err := t.dial(tunnelPort, tunnelPatience)
-	mustDo(t.B, "open the stream", err)
+	mustDo(t.TB, "open the stream", err)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -220,53 +220,53 @@ func (t *tunnel) usage(received *atomic.Int64) usage {
 	t.Helper()
 	u := usage{at: time.Now(), bytes: received.Load()}
 	var self unix.Rusage
-	mustDo(t.B, "read own use", unix.Getrusage(unix.RUSAGE_SELF, &self))
+	mustDo(t.TB, "read own use", unix.Getrusage(unix.RUSAGE_SELF, &self))
 	u.cpu = time.Duration(self.Utime.Nano() + self.Stime.Nano())
 	for _, n := range t.nodes {
 		if n.process == 0 {
 			continue
 		}
-		stat := readText(t.B, fmt.Sprintf("/proc/%d/stat", n.process))
+		stat := readText(t.TB, fmt.Sprintf("/proc/%d/stat", n.process))
 		fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-		u.cpu += time.Duration(number(t.B, fields[11])+number(t.B, fields[12])) * tick
+		u.cpu += time.Duration(number(t.TB, fields[11])+number(t.TB, fields[12])) * tick
 	}
-	line, _, _ := strings.Cut(readText(t.B, "/proc/stat"), "\n")
+	line, _, _ := strings.Cut(readText(t.TB, "/proc/stat"), "\n")
 	const idle, ioWait, guest = 3, 4, 8
 	for i, field := range strings.Fields(line)[1:] {
 		if i != idle && i != ioWait && i < guest {
-			u.machine += time.Duration(number(t.B, field)) * tick
+			u.machine += time.Duration(number(t.TB, field)) * tick
 		}
 	}
 	return u
 }
 
-func readText(b *testing.B, path string) string {
+func readText(b testing.TB, path string) string {
 	b.Helper()
 	text, err := os.ReadFile(path)
 	mustDo(b, "read use", err)
 	return string(text)
 }
 
-func (t *tunnel) report(plain, policed []sample) {
+func (t *tunnel) report(b *testing.B, plain, policed []sample) {
 	gbits := func(s sample) float64 { return s.gbits }
 	cpu := func(s sample) float64 { return s.cpu }
 	machine := func(s sample) float64 { return s.machine }
-	t.ReportMetric(median(plain, gbits), "plain-Gbit/s")
-	t.ReportMetric(median(policed, gbits), "policy-Gbit/s")
+	b.ReportMetric(median(plain, gbits), "plain-Gbit/s")
+	b.ReportMetric(median(policed, gbits), "policy-Gbit/s")
 	ratios, costs := make([]float64, len(plain)), make([]float64, len(plain))
 	for i := range plain {
 		ratios[i], costs[i] = 100*policed[i].gbits/plain[i].gbits, 100*policed[i].cpu/plain[i].cpu
 	}
-	t.ReportMetric(middle(ratios), "kept-%")
+	b.ReportMetric(middle(ratios), "kept-%")
 	// In the kernel, WireGuard's threads are nobody's.
 	if t.mode == wireguard.Userspace {
-		t.ReportMetric(median(plain, cpu), "plain-CPU-s/GB")
-		t.ReportMetric(median(policed, cpu), "policy-CPU-s/GB")
-		t.ReportMetric(middle(costs), "CPU-of-plain-%")
+		b.ReportMetric(median(plain, cpu), "plain-CPU-s/GB")
+		b.ReportMetric(median(policed, cpu), "policy-CPU-s/GB")
+		b.ReportMetric(middle(costs), "CPU-of-plain-%")
 	}
-	t.ReportMetric(median(plain, machine), "plain-machine-CPU-s/GB")
-	t.ReportMetric(median(policed, machine), "policy-machine-CPU-s/GB")
-	t.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(plain, machine), "plain-machine-CPU-s/GB")
+	b.ReportMetric(median(policed, machine), "policy-machine-CPU-s/GB")
+	b.ReportMetric(0, "ns/op")
 }
 
 func median(all []sample, of func(sample) float64) float64 {

@@ -34,9 +34,9 @@ const (
 )
 
 // tunnel is two nodes joined by one cable, with a pod on each. It lives in network namespaces that no name holds:
-// they go with the benchmark.
+// they go with the test.
 type tunnel struct {
-	*testing.B
+	testing.TB
 	mode  wireguard.Mode
 	nodes [2]*tunnelNode
 }
@@ -61,7 +61,7 @@ type tunnelNode struct {
 	attachment cni.Attachment
 }
 
-func newPlace(b *testing.B) *place {
+func newPlace(b testing.TB) *place {
 	b.Helper()
 	p := &place{work: make(chan func())}
 	ready := make(chan error)
@@ -93,7 +93,7 @@ func (p *place) do(f func() error) error {
 	return <-done
 }
 
-func mustDo(b *testing.B, what string, err error) {
+func mustDo(b testing.TB, what string, err error) {
 	b.Helper()
 	if err != nil {
 		b.Fatalf("%s: %v", what, err)
@@ -101,9 +101,9 @@ func mustDo(b *testing.B, what string, err error) {
 }
 
 // newTunnel makes all of it as the agents would: mesh, pods, and empty tables.
-func newTunnel(b *testing.B, mode wireguard.Mode) *tunnel {
+func newTunnel(b testing.TB, mode wireguard.Mode) *tunnel {
 	b.Helper()
-	t := &tunnel{B: b, mode: mode}
+	t := &tunnel{TB: b, mode: mode}
 	for i := range t.nodes {
 		t.nodes[i] = t.newNode(i + 1)
 	}
@@ -120,7 +120,7 @@ func newTunnel(b *testing.B, mode wireguard.Mode) *tunnel {
 
 func (t *tunnel) newNode(number int) *tunnelNode {
 	t.Helper()
-	n := &tunnelNode{place: newPlace(t.B), pod: newPlace(t.B), names: ruleset.Devices}
+	n := &tunnelNode{place: newPlace(t.TB), pod: newPlace(t.TB), names: ruleset.Devices}
 	if t.mode == wireguard.Userspace {
 		// The control sockets of both nodes are in one folder. The devices get their real names afterwards.
 		for i := range n.names {
@@ -129,7 +129,7 @@ func (t *tunnel) newNode(number int) *tunnelNode {
 	}
 	var err error
 	n.keys, err = wireguard.LoadKeys(t.TempDir())
-	mustDo(t.B, "make keys", err)
+	mustDo(t.TB, "make keys", err)
 	keys, _ := n.keys.Public()
 	n.api = overlay.Node{
 		Name:        fmt.Sprintf("node%d", number),
@@ -142,9 +142,9 @@ func (t *tunnel) newNode(number int) *tunnelNode {
 		Pod: cni.Pod{Namespace: tunnelNamespace, Name: n.api.Name, UID: n.api.Name}, Config: cni.NetConf{Name: "kith"},
 	}, tunnelUnderlayMTU-60)
 	n.attachment.Addresses = []netip.Addr{overlay.MeshAddress(n.api.PodCIDRs[0]).Next()}
-	mustDo(t.B, "forward", n.do(veth.New("/proc/sys").ForwardIPv4))
+	mustDo(t.TB, "forward", n.do(veth.New("/proc/sys").ForwardIPv4))
 	n.table, err = nft.Open(nft.InNamespace(n.fd))
-	mustDo(t.B, "open table", err)
+	mustDo(t.TB, "open table", err)
 	t.Cleanup(func() { n.table.Close() })
 	return n
 }
@@ -154,9 +154,9 @@ func (t *tunnel) cable() {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = "eth0", tunnelUnderlayMTU
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerMTU: tunnelUnderlayMTU, PeerNamespace: netlink.NsFd(t.nodes[1].fd)}
-	mustDo(t.B, "make cable", t.nodes[0].do(func() error { return netlink.LinkAdd(pair) }))
+	mustDo(t.TB, "make cable", t.nodes[0].do(func() error { return netlink.LinkAdd(pair) }))
 	for _, n := range t.nodes {
-		mustDo(t.B, "plug cable in", n.do(func() error {
+		mustDo(t.TB, "plug cable in", n.do(func() error {
 			link, err := netlink.LinkByName("eth0")
 			if err != nil {
 				return err
@@ -181,7 +181,7 @@ func (t *tunnel) startProcess(n *tunnelNode) {
 	}
 	cmd := exec.Command(program, "-devices", n.names[0]+","+n.names[1], "-wireguard", string(wireguard.Userspace))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	mustDo(t.B, "start kith-wireguard", n.do(cmd.Start))
+	mustDo(t.TB, "start kith-wireguard", n.do(cmd.Start))
 	n.process = cmd.Process.Pid
 	t.Cleanup(func() {
 		cmd.Process.Kill()
@@ -195,7 +195,7 @@ func (t *tunnel) startProcess(n *tunnelNode) {
 // joinMesh applies plans until nothing is left to do, and gives the devices their names.
 func (t *tunnel) joinMesh(n *tunnelNode) {
 	t.Helper()
-	mustDo(t.B, "open device", n.do(func() (err error) {
+	mustDo(t.TB, "open device", n.do(func() (err error) {
 		n.device, err = wireguard.Open(wireguard.Options{Names: n.names, Keys: n.keys, Mode: t.mode})
 		return err
 	}))
@@ -237,7 +237,7 @@ func (t *tunnel) rename(n *tunnelNode) {
 	if n.names == ruleset.Devices {
 		return
 	}
-	mustDo(t.B, "rename devices", n.do(func() error {
+	mustDo(t.TB, "rename devices", n.do(func() error {
 		for i, name := range n.names {
 			link, err := netlink.LinkByName(name)
 			if err != nil {
@@ -261,7 +261,7 @@ func (n *tunnelNode) load(ctx context.Context, want ruleset.Ruleset) error {
 }
 
 // tunnelMode is who carries WireGuard here: the kernel where it can, unless the environment says otherwise.
-func tunnelMode(b *testing.B) wireguard.Mode {
+func tunnelMode(b testing.TB) wireguard.Mode {
 	b.Helper()
 	mode, err := wireguard.ParseMode(os.Getenv("KITH_WIREGUARD"))
 	if err == nil && mode == wireguard.Auto {
@@ -271,7 +271,7 @@ func tunnelMode(b *testing.B) wireguard.Mode {
 	return mode
 }
 
-func number(b *testing.B, text string) int64 {
+func number(b testing.TB, text string) int64 {
 	b.Helper()
 	n, err := strconv.ParseInt(text, 10, 64)
 	mustDo(b, "read a number", err)
