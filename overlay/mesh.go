@@ -60,6 +60,8 @@ type Node struct {
 	Created     time.Time
 	PodCIDRs    []netip.Prefix
 	InternalIPs []netip.Addr
+	ExternalIPs []netip.Addr // this and Labels are for policies: the mesh does not look at them
+	Labels      map[string]string
 	PublicKey   string
 	ListenPort  string
 	SigningKey  string

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -47,6 +48,7 @@ type agent struct {
 	nodes      *overlaykube.Nodes
 	identities *identitykube.Watch
 	policies   *policykube.Watch
+	over       *policykube.ClusterWatch
 	problems   policyProblems
 	enforcer   *enforcer
 	mesher     *mesher
@@ -68,16 +70,17 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 	g, ctx := errgroup.WithContext(ctx)
 	a.enforcer.foreign = a.table.Watch(ctx)
 	for name, task := range map[string]func(context.Context) error{
-		"enforce policy":   a.enforcer.run,
-		"watch nodes":      a.nodes.Run,
-		"watch identities": a.identities.Run,
-		"watch policies":   a.policies.Run,
-		"watch device":     a.device.Run,
-		"publish key":      a.publish,
-		"gather input":     a.gather,
-		"keep mesh":        a.keepMesh,
-		"serve":            a.serve,
-		"announce":         a.announce,
+		"enforce policy":         a.enforcer.run,
+		"watch nodes":            a.nodes.Run,
+		"watch identities":       a.identities.Run,
+		"watch policies":         a.policies.Run,
+		"watch cluster policies": a.over.Run,
+		"watch device":           a.device.Run,
+		"publish key":            a.publish,
+		"gather input":           a.gather,
+		"keep mesh":              a.keepMesh,
+		"serve":                  a.serve,
+		"announce":               a.announce,
 	} {
 		g.Go(func() error {
 			if err := task(ctx); err != nil {
@@ -145,11 +148,15 @@ func (a *agent) openCluster() error {
 	if err != nil {
 		return fmt.Errorf("find API server: %w", err)
 	}
-	// Protocol buffers cost a fraction of JSON's garbage: a list of all pods is what the agent's memory peaks at.
-	rc.ContentType, rc.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	// Every ADD asks for its pod, namespace and policies, and a node may start all its pods at once.
 	rc.QPS, rc.Burst = 100, 400
 	rc.UserAgent = "kith-agent/" + version
+	resources, err := dynamic.NewForConfig(rc)
+	if err != nil {
+		return fmt.Errorf("make API client for cluster network policies: %w", err)
+	}
+	// Protocol buffers cost a fraction of JSON's garbage: a list of all pods is what the agent's memory peaks at.
+	rc.ContentType, rc.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	if a.client, err = kubernetes.NewForConfig(rc); err != nil {
 		return fmt.Errorf("make API client: %w", err)
 	}
@@ -157,7 +164,10 @@ func (a *agent) openCluster() error {
 		return err
 	}
 	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
-	a.policies, err = policykube.New(a.client, a.policyChanged)
+	if a.policies, err = policykube.New(a.client, a.policyChanged); err != nil {
+		return err
+	}
+	a.over, err = policykube.NewCluster(resources, a.log, a.policyChanged)
 	return err
 }
 

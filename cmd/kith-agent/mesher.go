@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -181,7 +182,8 @@ func network(self string, nodes []overlay.Node, noMasquerade []netip.Prefix) rul
 	n := ruleset.Network{Node: self, NoMasquerade: noMasquerade}
 	for _, node := range nodes {
 		n.Nodes = append(n.Nodes, policy.Node{
-			Name: node.Name, PodCIDRs: node.PodCIDRs, Addresses: node.InternalIPs, Mesh: overlay.MeshAddresses(node.PodCIDRs),
+			Name: node.Name, Labels: node.Labels, PodCIDRs: node.PodCIDRs,
+			Addresses: slices.Concat(node.InternalIPs, node.ExternalIPs), Mesh: overlay.MeshAddresses(node.PodCIDRs),
 		})
 	}
 	return n

@@ -41,7 +41,7 @@ func (a *agent) gather(ctx context.Context) error {
 		return nil
 	}
 	a.nodesChanged(a.nodes.List())
-	if cache.WaitForCacheSync(ctx.Done(), a.identities.HasSynced, a.policies.HasSynced) {
+	if cache.WaitForCacheSync(ctx.Done(), a.identities.HasSynced, a.policies.HasSynced, a.over.HasSynced) {
 		a.enforcer.Complete()
 	}
 	return nil
@@ -168,7 +168,7 @@ func ignoreEnd(ctx context.Context, err error) error {
 // serve answers the CNI plugin and the command kith on the agent's socket.
 func (a *agent) serve(ctx context.Context) error {
 	deps := cni.Deps{
-		Addresses: a.store, Records: a.store, Links: a.links, Gate: gate{a.enforcer, []source{a.identities, a.policies}}, MTU: a.mtu,
+		Addresses: a.store, Records: a.store, Links: a.links, Gate: gate{a.enforcer, []source{a.identities, a.policies, a.over}}, MTU: a.mtu,
 		Ready: func(context.Context) error {
 			if reasons := a.waitsFor(); len(reasons) > 0 {
 				return fmt.Errorf("%w: %s", cni.ErrUnavailable, strings.Join(reasons, "; "))

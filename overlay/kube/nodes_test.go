@@ -52,6 +52,7 @@ func TestTranslate(t *testing.T) {
 		Name: "a", Created: time.Unix(100, 0), PublicKey: "key", ListenPort: "51820",
 		PodCIDRs:    []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")},
 		InternalIPs: []netip.Addr{netip.MustParseAddr("172.18.0.1"), netip.MustParseAddr("fd00:18::1")},
+		ExternalIPs: []netip.Addr{netip.MustParseAddr("9.9.9.9")}, Labels: map[string]string{"other": "x"},
 	}
 	equate := cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})
 	if diff := cmp.Diff(want, translate(stripped.(*corev1.Node)), equate); diff != "" {
@@ -104,7 +105,7 @@ func (n *Nodes) awaitChange(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatTheMeshSeesIsAChange(t *testing.T) {
+func TestOnlyWhatTheCoreSeesIsAChange(t *testing.T) {
 	ctx := t.Context()
 	client := fake.NewClientset(object())
 	n := start(t, client)
@@ -113,7 +114,7 @@ func TestOnlyWhatTheMeshSeesIsAChange(t *testing.T) {
 		t.Fatalf("nodes %+v", got)
 	}
 	beat := object()
-	beat.Labels["other"] = "y"
+	beat.Annotations["other"] = "y"
 	beat.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady}}
 	moved := beat.DeepCopy()
 	moved.Status.Addresses[1].Address = "172.18.0.77"

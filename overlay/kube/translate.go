@@ -9,7 +9,7 @@ import (
 	"github.com/kithnet/kith/overlay"
 )
 
-// strip reduces a Node to what the mesh needs, before it enters the cache.
+// strip reduces a Node to what the mesh and policies need, before it enters the cache.
 // Other objects (tombstones) pass.
 func strip(object any) (any, error) {
 	node, ok := object.(*corev1.Node)
@@ -23,9 +23,10 @@ func strip(object any) (any, error) {
 			ResourceVersion:   node.ResourceVersion,
 			CreationTimestamp: node.CreationTimestamp,
 			Annotations:       ownAnnotations(node.Annotations),
+			Labels:            node.Labels,
 		},
 		Spec:   corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
-		Status: corev1.NodeStatus{Addresses: internal(node.Status.Addresses)},
+		Status: corev1.NodeStatus{Addresses: numeric(node.Status.Addresses)},
 	}, nil
 }
 
@@ -39,10 +40,11 @@ func ownAnnotations(all map[string]string) map[string]string {
 	return out
 }
 
-func internal(all []corev1.NodeAddress) []corev1.NodeAddress {
+// numeric leaves out the addresses that are names.
+func numeric(all []corev1.NodeAddress) []corev1.NodeAddress {
 	var out []corev1.NodeAddress
 	for _, address := range all {
-		if address.Type == corev1.NodeInternalIP {
+		if address.Type == corev1.NodeInternalIP || address.Type == corev1.NodeExternalIP {
 			out = append(out, address)
 		}
 	}
@@ -56,15 +58,21 @@ func translate(node *corev1.Node) overlay.Node {
 		Created:    node.CreationTimestamp.Time,
 		PublicKey:  node.Annotations[overlay.KeyAnnotation],
 		ListenPort: node.Annotations[overlay.PortAnnotation],
+		Labels:     node.Labels,
 	}
 	for _, cidr := range podCIDRs(node.Spec) {
 		if prefix, err := netip.ParsePrefix(cidr); err == nil {
 			out.PodCIDRs = append(out.PodCIDRs, prefix.Masked())
 		}
 	}
-	for _, address := range internal(node.Status.Addresses) {
-		if addr, err := netip.ParseAddr(address.Address); err == nil {
+	for _, address := range node.Status.Addresses {
+		addr, err := netip.ParseAddr(address.Address)
+		switch {
+		case err != nil:
+		case address.Type == corev1.NodeInternalIP:
 			out.InternalIPs = append(out.InternalIPs, addr.Unmap())
+		case address.Type == corev1.NodeExternalIP:
+			out.ExternalIPs = append(out.ExternalIPs, addr.Unmap())
 		}
 	}
 	return out

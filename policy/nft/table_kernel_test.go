@@ -157,17 +157,17 @@ func TestOneAnothersHandIsADifference(t *testing.T) {
 	want := everything()
 	converge(t, table, want)
 	for name, commands := range map[string]string{
-		"rule in our chain":      "add rule inet kith forward_egress tcp dport { 22, 23 } log accept",
+		"rule in our chain":      "add rule inet kith forward tcp dport { 22, 23 } log accept",
 		"rule before ours":       "insert rule inet kith in_1 accept",
 		"rule deleted":           "flush chain inet kith allowed",
 		"element added":          "add element inet kith identity4 { 10.9.9.9 : 1:1 }",
 		"element deleted":        "delete element inet kith cluster4 { 10.0.0.0/8 }",
 		"element of another map": "delete element inet kith identity4 { 10.1.0.5 }; add element inet kith identity4 { 10.1.0.5 : 1:1 }",
 		"chain":                  "add chain inet kith mine { type filter hook input priority 0; policy drop; }; add rule inet kith mine accept",
-		"chains that refer":      "add chain inet kith b; add chain inet kith a; add rule inet kith a jump b; add rule inet kith forward_egress jump a",
-		"map of chains":          "add chain inet kith b; add map inet kith m { type mark : verdict; elements = { 1 : jump b } }; add rule inet kith forward_egress meta mark vmap @m",
-		"set of unknown type":    "add set inet kith s { type mark; flags timeout; }; add rule inet kith forward_egress meta mark @s accept",
-		"policy that drops":      "add chain inet kith forward_egress { type filter hook forward priority 0; policy drop; }",
+		"chains that refer":      "add chain inet kith b; add chain inet kith a; add rule inet kith a jump b; add rule inet kith forward jump a",
+		"map of chains":          "add chain inet kith b; add map inet kith m { type mark : verdict; elements = { 1 : jump b } }; add rule inet kith forward meta mark vmap @m",
+		"set of unknown type":    "add set inet kith s { type mark; flags timeout; }; add rule inet kith forward meta mark @s accept",
+		"policy that drops":      "add chain inet kith forward { type filter hook forward priority 0; policy drop; }",
 		"table switched off":     "add table inet kith { flags dormant; }",
 		"another's table":        "add table inet other; add chain inet other forward; add table ip kith; add set ip kith s { type mark; }",
 		"everything deleted":     "flush ruleset",

@@ -1,0 +1,133 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+const (
+	askAgain   = time.Second      // after the API server did not answer
+	askForKind = 15 * time.Second // where it does not know the kind, and some more
+)
+
+// ClusterWatch watches ClusterNetworkPolicies, as soon as the API server knows the kind: its definition may be missing,
+// and come later. As long as it does, there are none.
+type ClusterWatch struct {
+	client   dynamic.ResourceInterface
+	log      *slog.Logger
+	informer cache.SharedIndexInformer
+	handler  cache.ResourceEventHandlerRegistration
+	sink     func(Change)
+	given    *ledger
+	absent   atomic.Bool   // the API server said that it does not know the kind
+	appeared chan struct{} // signals that it does
+}
+
+// NewCluster prepares the watch; Run starts it. sink is called from one goroutine.
+func NewCluster(client dynamic.Interface, log *slog.Logger, sink func(Change)) (*ClusterWatch, error) {
+	kind := policyv1alpha2.SchemeGroupVersion.WithResource("clusternetworkpolicies")
+	w := &ClusterWatch{
+		client: client.Resource(kind), log: log, sink: sink, given: newLedger(), appeared: make(chan struct{}, 1),
+		informer: dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(kind).Informer(),
+	}
+	handler, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    w.put,
+		UpdateFunc: func(_, obj any) { w.put(obj) },
+		DeleteFunc: func(obj any) {
+			if key, err := cache.DeletionHandlingObjectToName(obj); err == nil {
+				sink(Change{Name: policy.Name{Name: key.Name}})
+				w.given.delete("", key.Name)
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("watch cluster network policies: %w", err)
+	}
+	w.handler = handler
+	return w, nil
+}
+
+// put hands on what an object means. One that is not of the kind's form at all changes nothing.
+func (w *ClusterWatch) put(obj any) {
+	u, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	var cnp policyv1alpha2.ClusterNetworkPolicy
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &cnp); err != nil {
+		w.log.Error("cluster network policy not read: what was known of it stays", "policy", u.GetName(), "error", err)
+		return
+	}
+	p, problems := TranslateCluster(&cnp)
+	w.sink(Change{Name: p.Key(), Put: &p, Problems: problems})
+	w.given.put("", cnp.Name, cnp.ResourceVersion)
+}
+
+// Run watches until ctx is done.
+func (w *ClusterWatch) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		_, err := w.list(ctx, 1)
+		if err == nil {
+			w.informer.RunWithContext(ctx)
+			return nil
+		}
+		wait := askAgain
+		if apierrors.IsNotFound(err) {
+			w.absent.Store(true)
+			wait = askForKind + rand.N(askForKind)
+		} else if ctx.Err() == nil {
+			w.log.Warn("cluster network policies not listed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-w.appeared:
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// HasSynced says whether the sink has been given every policy once, or there were none since the kind is not known.
+func (w *ClusterWatch) HasSynced() bool { return w.handler.HasSynced() || w.absent.Load() }
+
+// CatchUp returns when the sink has been given all policies as the API server has them now.
+func (w *ClusterWatch) CatchUp(ctx context.Context, _ identity.PodKey) error {
+	return w.given.catchUp(ctx, "", func(ctx context.Context) (inventory, error) {
+		list, err := w.list(ctx, 0)
+		if apierrors.IsNotFound(err) {
+			return inventory{}, nil
+		}
+		if err != nil {
+			return inventory{}, fmt.Errorf("ask for cluster network policies: %w", err)
+		}
+		select {
+		case w.appeared <- struct{}{}:
+		default:
+		}
+		now := inventory{versions: map[string]string{}, version: list.GetResourceVersion()}
+		for _, cnp := range list.Items {
+			now.versions[cnp.GetName()] = cnp.GetResourceVersion()
+		}
+		return now, nil
+	})
+}
+
+func (w *ClusterWatch) list(ctx context.Context, limit int64) (*unstructured.UnstructuredList, error) {
+	return w.client.List(ctx, metav1.ListOptions{Limit: limit})
+}

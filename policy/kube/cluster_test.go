@@ -1,0 +1,149 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+)
+
+var clusterPolicies = schema.GroupVersionResource{Group: "policy.networking.k8s.io", Version: "v1alpha2", Resource: "clusternetworkpolicies"}
+
+func object(t testing.TB, text string) *unstructured.Unstructured {
+	t.Helper()
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// clusterWatch runs a watch on a fake API server that may not know the kind.
+func clusterWatch(t *testing.T, known *atomic.Bool, objects ...runtime.Object) (*ClusterWatch, *fake.FakeDynamicClient, chan Change) {
+	t.Helper()
+	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{clusterPolicies: "ClusterNetworkPolicyList"}, objects...)
+	client.PrependReactor("list", "clusternetworkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return !known.Load(), nil, apierrors.NewNotFound(clusterPolicies.GroupResource(), "")
+	})
+	changes := make(chan Change, 10)
+	w, err := NewCluster(client, slog.New(slog.NewTextHandler(io.Discard, nil)), func(c Change) { changes <- c })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return w, client, changes
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 20 s", what)
+		}
+	}
+}
+
+const denyAll = `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: a, resourceVersion: "1"},
+  spec: {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}`
+
+func TestClusterWatch(t *testing.T) {
+	var known atomic.Bool
+	known.Store(true)
+	w, client, changes := clusterWatch(t, &known, object(t, denyAll))
+	c := next(t, changes)
+	if c.Name.String() != "a" || c.Put == nil || c.Put.Tier != policy.Admin || c.Put.Priority != 5 || len(c.Problems) != 0 {
+		t.Errorf("first change is %+v", c)
+	}
+	eventually(t, "synced", w.HasSynced)
+	bad := object(t, denyAll)
+	if err := unstructured.SetNestedField(bad.Object, "Log", "spec", "tier"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Resource(clusterPolicies).Update(t.Context(), bad, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if c := next(t, changes); c.Put == nil || len(c.Problems) != 1 {
+		t.Errorf("after the update: %+v", c)
+	}
+	if err := client.Resource(clusterPolicies).Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if c := next(t, changes); c.Name.String() != "a" || c.Put != nil {
+		t.Errorf("after the deletion: %+v", c)
+	}
+}
+
+// TestKindComesLater: without the definition of ClusterNetworkPolicies the agent goes on; when it comes, the watch begins,
+// and an ADD that sees policies before it does waits for them.
+func TestKindComesLater(t *testing.T) {
+	var known atomic.Bool
+	w, _, changes := clusterWatch(t, &known, object(t, denyAll))
+	eventually(t, "synced without the kind", w.HasSynced)
+	if err := w.CatchUp(t.Context(), identity.PodKey{}); err != nil {
+		t.Errorf("ADD without the kind: %v", err)
+	}
+	known.Store(true)
+	if err := w.CatchUp(t.Context(), identity.PodKey{}); err != nil {
+		t.Errorf("ADD with the kind: %v", err)
+	}
+	select {
+	case c := <-changes:
+		if c.Name.String() != "a" || c.Put == nil {
+			t.Errorf("change %+v", c)
+		}
+	default:
+		t.Error("CatchUp returned before the policy came")
+	}
+}
+
+// TestClusterWatchWaitsForAnswer: no answer does not mean that there are no policies.
+func TestClusterWatchWaitsForAnswer(t *testing.T) {
+	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{clusterPolicies: "ClusterNetworkPolicyList"})
+	asked := make(chan struct{}, 100)
+	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		asked <- struct{}{}
+		return true, nil, errors.New("away")
+	})
+	w, err := NewCluster(client, slog.New(slog.NewTextHandler(io.Discard, nil)), func(Change) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- w.Run(ctx) }()
+	<-asked
+	<-asked // the first answer has been judged
+	if w.HasSynced() {
+		t.Error("synced without an answer")
+	}
+	if err := w.CatchUp(ctx, identity.PodKey{}); err == nil {
+		t.Error("ADD caught up without an answer")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
