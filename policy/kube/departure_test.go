@@ -65,7 +65,8 @@ func TestPolicyOutlivesItsNamespacesPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The fake forgets what came before a watch; the API server does not.
-	for !slices.ContainsFunc(client.Actions(), func(a clienttesting.Action) bool { return a.Matches("watch", "namespaces") }) {
+	watching := func(a clienttesting.Action) bool { return a.Matches("watch", "namespaces") }
+	for end := time.Now().Add(10 * time.Second); !slices.ContainsFunc(client.Actions(), watching) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	quiet(t, changes)

@@ -1,0 +1,126 @@
+// Command mistakes puts known mistakes into Kith, one at a time, and sees that the tests catch them. A mistake is a few
+// words of a source file replaced by others, in a copy that only the compiler sees (go test -overlay).
+//
+//	go run ./mistakes [NAME...]      all of them if none is named
+//
+// It fails if a test does not, or if the words to replace are not in the file exactly once: then the code has moved and
+// the mistake must follow. Tests that need the kernel's help need root; without it they are told and left out, and with
+// CI=true that is a failure.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Stdout, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mistakes:", err)
+		os.Exit(1)
+	}
+}
+
+// mistake is one to put in.
+type mistake struct {
+	name         string // where it was made before, if it was
+	file         string // relative to the repository
+	right, wrong string
+	pkg          string // whose test must fail
+	test         string
+	kernel       bool // the test has the build tag kernel, and needs root
+}
+
+func run(ctx context.Context, out io.Writer, wanted []string) error {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(root, "tools", "go.mod")); err != nil {
+		return errors.New("run it in the folder tools of a checkout")
+	}
+	var errs []error
+	for _, m := range all() {
+		if len(wanted) > 0 && !slices.Contains(wanted, m.name) {
+			continue
+		}
+		if m.kernel && os.Geteuid() != 0 {
+			fmt.Fprintf(out, "NOT TRIED, needs root: %s\n", m.name)
+			if os.Getenv("CI") == "true" {
+				errs = append(errs, fmt.Errorf("%s: needs root", m.name))
+			}
+			continue
+		}
+		began := time.Now()
+		if err := m.try(ctx, root); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+			fmt.Fprintf(out, "NOT CAUGHT %s: %v\n", m.name, err)
+			continue
+		}
+		fmt.Fprintf(out, "caught by %s in %s: %s\n", m.test, time.Since(began).Round(100*time.Millisecond), m.name)
+	}
+	return errors.Join(errs...)
+}
+
+// try puts the mistake in and runs its test.
+func (m mistake) try(ctx context.Context, root string) error {
+	dir, err := os.MkdirTemp("", "kith-mistake-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	overlay, err := m.overlay(root, dir)
+	if err != nil {
+		return err
+	}
+	args := []string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-timeout=2m", "-run", "^" + m.test + "$"}
+	if m.kernel {
+		args = append(args, "-tags", "kernel")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, m.pkg)...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "KITH_WIREGUARD=userspace")
+	printed, err := cmd.CombinedOutput()
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s passes with it", m.test)
+	case !bytes.Contains(printed, []byte("--- FAIL: "+m.test)):
+		return fmt.Errorf("no failure of %s, but: %w\n%s", m.test, err, printed[max(0, len(printed)-2000):])
+	}
+	return nil
+}
+
+// overlay writes the file with the mistake, and the list that gives it to the compiler.
+func (m mistake) overlay(root, dir string) (string, error) {
+	path := filepath.Join(root, filepath.FromSlash(m.file))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(text), m.right); n != 1 {
+		return "", fmt.Errorf("%s has %q %d times: let the mistake follow the code", m.file, m.right, n)
+	}
+	bad, list := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(bad, []byte(strings.Replace(string(text), m.right, m.wrong, 1)), 0o600); err != nil {
+		return "", err
+	}
+	data, err := json.Marshal(map[string]any{"Replace": map[string]string{path: bad}})
+	if err != nil {
+		return "", err
+	}
+	return list, os.WriteFile(list, data, 0o600)
+}
