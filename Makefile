@@ -19,7 +19,7 @@ help: ## this list
 demo: go root ## a three-node cluster comes up, and policies decide who talks to whom (KEEP=1 leaves it up)
 	@go -C e2e run ./cmd/demo
 
-test: go ## everything; some of them: make test STAGES="lint vuln unit install kernel guest cluster kind"
+test: go ## everything; some of them: make test STAGES="lint vuln unit install mistakes kernel guest cluster kind"
 	@go -C tools run ./check $(STAGES)
 
 lint: go ## gofmt, vet, staticcheck, govulncheck

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -231,4 +233,27 @@ func TestEndingPodSendsNothingInClear(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPrioritiesDoNotWrapRound is CVE-2026-25804: with many priorities, a rule came to stand where another belonged.
+func TestPrioritiesDoNotWrapRound(t *testing.T) {
+	var manifests strings.Builder
+	manifests.WriteString(pods)
+	for priority := 0; priority <= 1000; priority += 8 {
+		action := "Deny"
+		if priority > 0 {
+			action = "Accept"
+		}
+		fmt.Fprintf(&manifests, `
+---
+kind: ClusterNetworkPolicy
+metadata: {name: p%d}
+spec:
+  tier: Admin
+  priority: %d
+  subject: {namespaces: {matchLabels: {team: red}}}
+  ingress: [{action: %s, from: [{namespaces: {}}]}]
+`, priority, priority, action)
+	}
+	play(t, manifests.String()).denies("10.244.1.10 > 10.244.1.11 TCP 80", "10.244.2.10 > 10.244.1.11 UDP 53", "fd00:2::10 > fd00:1::11 TCP 80")
 }

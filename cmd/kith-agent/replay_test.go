@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kithnet/kith/identity"
@@ -20,7 +21,8 @@ import (
 )
 
 // The tests of this file play the mistakes of other policy engines again, from the manifests a person would apply to
-// what the nodes' rules do with the packets. `make mistakes` puts each mistake into Kith and sees its test fail.
+// what the nodes' rules do with the packets. The stage mistakes of `make test` puts each into
+// Kith and sees its test fail.
 
 // replay is a cluster of two nodes, 10.244.1.0/24 and 10.244.2.0/24 with fd00:1::/64 and fd00:2::/64.
 type replay struct {
@@ -29,7 +31,7 @@ type replay struct {
 	paths   *walk.Paths
 }
 
-// play reads manifests: Namespaces, Pods and NetworkPolicies.
+// play reads manifests: Namespaces, Pods, NetworkPolicies and ClusterNetworkPolicies.
 func play(t *testing.T, manifests string) *replay {
 	t.Helper()
 	r := &replay{T: t}
@@ -65,6 +67,14 @@ func (r *replay) read(document []byte) {
 		var np networkingv1.NetworkPolicy
 		r.must(yaml.UnmarshalStrict(document, &np))
 		p, problems := policykube.Translate(&np)
+		for _, problem := range problems {
+			r.Error(problem)
+		}
+		r.cluster.Policies = append(r.cluster.Policies, p)
+	case "ClusterNetworkPolicy":
+		var cnp policyv1alpha2.ClusterNetworkPolicy
+		r.must(yaml.UnmarshalStrict(document, &cnp))
+		p, problems := policykube.TranslateCluster(&cnp)
 		for _, problem := range problems {
 			r.Error(problem)
 		}

@@ -26,6 +26,7 @@ func stages() []stage {
 		{"vuln", "known vulnerabilities in what Kith calls", vulnerabilities},
 		{"unit", "everything that needs no root, with the race detector", unit},
 		{"install", "the chart, the manifest and the kustomization make the same objects", install},
+		{"mistakes", "each known mistake, put into the code, is caught by its test", mistakes},
 		{"kernel", "nftables, WireGuard by wireguard-go, pods' interfaces, in fresh network namespaces", kernel},
 		{"guest", "the same with the kernel's WireGuard, in an emulated machine", guest},
 		{"cluster", "a cluster in namespaces: upstream's NetworkPolicy tests, the basics, agents killed", cluster},
@@ -145,6 +146,10 @@ func (r runner) provide(ctx context.Context, program string, packages ...string)
 
 func install(ctx context.Context, r runner) error {
 	return r.run(ctx, command{dir: "deploy/test", args: []string{"go", "test", "./..."}})
+}
+
+func mistakes(ctx context.Context, r runner) error {
+	return r.run(ctx, command{dir: "tools", args: []string{"go", "run", "./mistakes"}})
 }
 
 func kernel(ctx context.Context, r runner) error {

@@ -43,6 +43,16 @@ func inPolicy() []mistake {
 			pkg: replays, test: "TestExceptDoesNotLeak",
 		},
 		{
+			name: "CVE-2026-25804, priorities wrap round", file: "policy/policy.go",
+			right: "cmp.Compare(p.Priority, q.Priority)", wrong: "cmp.Compare(int8(p.Priority), int8(q.Priority))",
+			pkg: replays, test: "TestPrioritiesDoNotWrapRound",
+		},
+		{
+			name: "merged rules", file: "policy/ruleset/content.go",
+			right: "if !r.selects(id) {", wrong: "if false {",
+			pkg: replays, test: "TestRulesAreNotMerged",
+		},
+		{
 			name: "address reuse with stale identity", file: "identity/table.go",
 			right: "return age{r.created, r.uid, r.key()}.newer(age{o.created, o.uid, o.key()})", wrong: "return false",
 			pkg: replays, test: "TestReusedAddressHasNoOldIdentity",
@@ -53,14 +63,39 @@ func inPolicy() []mistake {
 func inGuards() []mistake {
 	return []mistake{
 		{
+			name: "CVE-2022-0567, one side's egress undoes another's ingress", file: "policy/ruleset/frame.go",
+			right: "priorityIngress}}, []Rule{\n", wrong: "priorityIngress}}, []Rule{\naccept(isIn(setSubjects4, OriginalSource)),\n",
+			pkg: replays, test: "TestOneEndsYesIsNotTheOthers",
+		},
+		{
+			name: "same-node path not enforced", file: "policy/ruleset/frame.go",
+			right: "decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),",
+			wrong: "rule(in(Devices[0]), VerdictMap{[]Field{ReplySource}, mapIngress4}), rule(in(Devices[0]), VerdictMap{[]Field{ReplySource6}, mapIngress6}),",
+			pkg:   replays, test: "TestSameNodeIsNoWayRound",
+		},
+		{
+			name: "ICMP bypass", file: "policy/ruleset/frame.go",
+			right: "call(errors, State{StateRelated}),\n\t\t\tdecide(ReplySource, mapAdminIngress4)", wrong: "accept(ICMPType{1, 0}), decide(ReplySource, mapAdminIngress4)",
+			pkg: replays, test: "TestICMPIsNoWayRound",
+		},
+		{
+			name: "open connections are let be", file: "policy/ruleset/frame.go",
+			right: "to(senders, State{StateEstablished}),", wrong: "accept(State{StateEstablished}),",
+			pkg: "./policy/ruleset/walk", test: "TestDecideIsWhatTheRulesetDoes",
+		},
+		{
 			name: "CVE-2025-32793, an ending pod's packets in clear", file: "policy/ruleset/frame.go",
-			right: "\t\t\tdrop(isIn(setCluster4, IPDestination)),\n", wrong: "",
-			pkg: replays, test: "TestEndingPodSendsNothingInClear",
+			right: `				drop(isIn(setCluster4, IPDestination)),
+				drop(isIn(setCluster6, IP6Destination)),
+				// Whatever NAT did not take for masquerading, such as a packet that belongs to no connection.
+				drop(isIn(setOwn4, IPSource), notIn(IPDestination, setNoMasq4)),
+`,
+			wrong: "", pkg: replays, test: "TestEndingPodSendsNothingInClear",
 		},
 		{
 			name: "CVE-2020-10749, router advertisements of a pod", file: "policy/ruleset/frame.go",
-			right: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source), ICMPType{58, icmp6NeighborAdvertisement})",
-			wrong: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source))",
+			right: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source), ICMPType{58, icmp6NeighborAdvertisement}),\n\t\t\tdrop(),",
+			wrong: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source)),\n\t\t\tdrop(),",
 			pkg:   "./policy/ruleset/walk", test: "TestGuards",
 		},
 	}
