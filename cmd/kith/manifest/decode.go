@@ -18,6 +18,7 @@ type decoder struct {
 	fields map[reflect.Type]map[string][]int
 	// open are the fields below which unknown ones may stand: newer API servers know more than this program.
 	open    []string
+	before  int // lines before those that the nodes count
 	unknown func(line int, field string)
 	fail    func(line int, field, problem string)
 	// A small text can stand for a very large one: inside counts the aliases on the way here, aliased the values
@@ -132,7 +133,7 @@ func (d *decoder) pairs(field string, node *yaml.Node, each func(key, value *yam
 		case key.Tag == "!!merge":
 			d.fail(key.Line, field, "merges another mapping: write its keys out")
 		case twice:
-			d.fail(key.Line, full, fmt.Sprintf("is given already in line %d", first))
+			d.fail(key.Line, full, fmt.Sprintf("is given already in line %d", d.before+first))
 		default:
 			lines[key.Value] = key.Line
 			each(key, value, full)

@@ -23,8 +23,6 @@ import (
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/matrix"
 )
@@ -117,34 +115,19 @@ func (r *reader) file(name string, stdin io.Reader) error {
 
 // documents reads a stream. Only a stream that cannot be read is an error; mistakes in it are gathered.
 func (r *reader) documents(file string, stream io.Reader) error {
-	watched := &watchedReader{Reader: stream}
-	dec := yaml.NewDecoder(watched)
-	for {
-		var doc yaml.Node
-		err := dec.Decode(&doc)
-		switch {
-		case watched.err != nil:
-			return fmt.Errorf("read manifests: %s: %w", file, watched.err)
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			r.mistakes = append(r.mistakes, syntaxMistake(file, err))
-			return nil
+	data, err := io.ReadAll(stream)
+	if err != nil {
+		return fmt.Errorf("read manifests: %s: %w", file, err)
+	}
+	for p := range parse(data) {
+		for _, node := range p.documents {
+			r.document(place{file: file, node: node, before: p.line}, p.preset)
 		}
-		r.document(place{file: file, node: doc.Content[0]})
+		if p.err != nil {
+			m := syntaxMistake(file, p.err)
+			m.Line += p.line
+			r.mistakes = append(r.mistakes, m)
+		}
 	}
-}
-
-// watchedReader keeps the error of reading apart from those of understanding.
-type watchedReader struct {
-	io.Reader
-	err error
-}
-
-func (w *watchedReader) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		w.err = err
-	}
-	return n, err
+	return nil
 }

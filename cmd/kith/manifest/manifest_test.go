@@ -76,6 +76,9 @@ func TestMistakes(t *testing.T) {
 		{"action", cnp + "  subject: {namespaces: {}}\n  ingress:\n  - action: Allow\n    from: [{namespaces: {}}]\n", `:9: ClusterNetworkPolicy p: spec.ingress[0].action: "Allow" is not an action`},
 		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n  apiVersion: v1\n  metadata: {name: a}\n  status: {podIP: x}\n", `:7: Pod a: status.podIP: "x" is not an address`},
 		{"in a typed list", "apiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: a}\n  status: {podIP: x}\n", `:5: Pod a: status.podIP: "x" is not an address`},
+		{"in a list of JSON", "{\n \"items\": [\n {\"metadata\": {\"name\": \"a\"}},\n\n {\n\"metadata\":\n{\"name\": 7}}],\n \"kind\": \"PodList\", \"apiVersion\": \"v1\"}", ":7: Pod: metadata.name: is the number 7, want text"},
+		{"in a list in the second document", "a: b\n---\napiVersion: v1\n# c\nitems:\n# d\n- metadata: {name: a}\n- metadata:\n    name: 7\nkind: PodList\n", ":9: Pod: metadata.name: is the number 7, want text"},
+		{"no YAML in a list", "apiVersion: v1\nitems:\n- metadata: {name: a}\n- metadata:\n    name: [\nkind: PodList\n", ":5: not YAML"},
 		{"a list of no list", "apiVersion: v1\nkind: List\nitems: {}\n", ":3: items: is a mapping, want a list written out"},
 		{"an item of no object", "apiVersion: v1\nkind: List\nitems:\n- x\n", `:4: is "x", want an object`},
 		{"in JSON", "{\n\"apiVersion\": \"v1\",\n\"kind\": \"Pod\",\n\"metadata\": {\"name\": 7}}", ":4: Pod: metadata.name: is the number 7, want text"},
@@ -291,6 +294,35 @@ func TestAddressesOfTwoPods(t *testing.T) {
 `)
 	if len(found.Ends) != 1 || found.Ends[0].Name != "default/new" || !slices.Contains(found.Notes, "pod default/old is left out: its address is that of a newer pod") {
 		t.Errorf("ends %v, notes %q", found.Ends, found.Notes)
+	}
+}
+
+// TestChunks: long lists are cut where that is safe, and nothing is lost by it.
+func TestChunks(t *testing.T) {
+	tests := []struct {
+		name, text string
+		lines      []int
+	}{
+		{"documents", "a: b\n--- # c\nd: e\n---\n", []int{0, 1, 3}},
+		{"directive", "%YAML 1.2\n---\na: b\n---\nc: d\n", []int{0}},
+		{"list", "apiVersion: v1\nitems:\n- a: b\n  c: |\n    - d\n- e: f\nkind: List\nmetadata: {}\n", []int{2, 5}},
+		{"list with a comment", "apiVersion: v1\nkind: List\nitems:\n# c\n- a: b\n", []int{4}},
+		{"no list", "apiVersion: v1\nitems:\n- a: b\nkind: Pod\n", []int{0}},
+		{"indented", "apiVersion: v1\nkind: List\nitems:\n  - a: b\n", []int{0}},
+		{"anchor", "apiVersion: v1\nkind: List\nitems:\n- a: &x b\n- a: *x\n", []int{0}},
+		{"dash alone", "apiVersion: v1\nkind: List\nitems:\n- a: b\n-\n  a: b\n", []int{0}},
+		{"JSON", "{\"kind\": \"List\",\n\"apiVersion\": \"v1\", \"items\": [\n{}, {},\n {}]}", []int{2, 2, 3}},
+		{"JSON and more", "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [{}]}\n{}", []int{0}},
+		{"JSON with items twice", "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [{}], \"items\": []}", []int{0}},
+	}
+	for _, tt := range tests {
+		var lines []int
+		for c := range chunks([]byte(tt.text)) {
+			lines = append(lines, c.line)
+		}
+		if !slices.Equal(lines, tt.lines) {
+			t.Errorf("%s: %v, want %v", tt.name, lines, tt.lines)
+		}
 	}
 }
 

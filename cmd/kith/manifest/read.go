@@ -24,9 +24,10 @@ import (
 
 // place is where an object stands.
 type place struct {
-	file string
-	node *yaml.Node
-	name string // kind and name, once they are known
+	file   string
+	node   *yaml.Node
+	before int    // how many lines are before those that the node counts
+	name   string // kind and name, once they are known
 }
 
 // reader gathers what the documents say.
@@ -54,15 +55,14 @@ func (r *reader) fail(at place, field, problem string) {
 }
 
 func (r *reader) failLine(at place, line int, field, problem string) {
-	r.mistakes = append(r.mistakes, &Mistake{File: at.file, Line: max(line, 1), Object: at.name, Field: field, Problem: problem})
+	r.mistakes = append(r.mistakes, &Mistake{File: at.file, Line: at.before + max(line, 1), Object: at.name, Field: field, Problem: problem})
 }
 
 // document reads an object or a list of them.
-func (r *reader) document(at place) {
-	if at.node.Tag == "!!null" {
-		return
+func (r *reader) document(at place, preset metav1.TypeMeta) {
+	if at.node.Tag != "!!null" || preset.APIVersion != "" {
+		r.object(at, preset)
 	}
-	r.object(at, metav1.TypeMeta{})
 }
 
 // object reads an object. preset is what its list says of its type, if it does not say so itself.
@@ -88,7 +88,8 @@ func (r *reader) object(at place, preset metav1.TypeMeta) {
 	case t.APIVersion == "":
 		r.fail(at, "apiVersion", "is missing")
 	case strings.HasSuffix(t.Kind, "List") && items != nil:
-		r.list(at, items, metav1.TypeMeta{APIVersion: t.APIVersion, Kind: strings.TrimSuffix(t.Kind, "List")})
+		inside, _ := isList(t)
+		r.list(at, items, inside)
 	default:
 		r.kind(at, t)
 	}
@@ -100,7 +101,7 @@ func (r *reader) list(at place, items *yaml.Node, preset metav1.TypeMeta) {
 		return
 	}
 	for _, item := range items.Content {
-		r.object(place{file: at.file, node: item}, preset)
+		r.object(place{file: at.file, node: item, before: at.before}, preset)
 	}
 }
 
@@ -146,12 +147,12 @@ func (r *reader) take(at *place, kind string, to metav1.Object, open ...string) 
 		at.name = strings.TrimSuffix(kind+" "+strings.TrimPrefix(text(meta, "namespace")+"/"+text(meta, "name"), "/"), " ")
 	}
 	d := decoder{
-		fields: r.fields, open: open,
+		fields: r.fields, open: open, before: at.before,
 		fail: func(line int, field, problem string) { r.failLine(*at, line, field, problem) },
 		unknown: func(line int, field string) {
 			field = kind + " " + withoutIndex(field)
 			if _, whole := to.(*workloadObject); !whole && r.newer[field] == "" {
-				r.newer[field] = fmt.Sprintf("%s:%d", at.file, line)
+				r.newer[field] = fmt.Sprintf("%s:%d", at.file, at.before+line)
 			}
 		},
 	}
@@ -183,7 +184,7 @@ func (r *reader) metadata(at place, o metav1.Object) {
 		r.fail(at, "metadata.namespace", problems[0])
 	}
 	r.labels(at, o.GetLabels())
-	here := fmt.Sprintf("%s:%d", at.file, at.node.Line)
+	here := fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line)
 	if first, twice := r.seen[at.name]; twice {
 		r.fail(at, "", "is given already at "+first)
 		return
