@@ -24,6 +24,7 @@ var house = map[string]rule{
 	"identity":                    {pure: true},
 	"identity/kube":               {imports: []string{"identity"}},
 	"overlay":                     {pure: true},
+	"overlay/disk":                {imports: []string{"overlay"}},
 	"overlay/gossip":              {imports: []string{"overlay"}},
 	"overlay/kube":                {imports: []string{"overlay"}},
 	"overlay/path":                {pure: true},

@@ -19,8 +19,6 @@ func key(letter byte) Key {
 // keys are a node's two: the letter's for lane 0, the capital's for lane 1.
 func keys(letter byte) [Lanes]Key { return [Lanes]Key{key(letter), key(letter - 'a' + 'A')} }
 
-func published(letter byte) string { return PrintKeys(keys(letter)) }
-
 func prefixes(texts ...string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, text := range texts {
@@ -62,15 +60,23 @@ func cluster() []Node {
 			Created:     time.Unix(int64(i), 0),
 			PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", i+1), fmt.Sprintf("fd00:244:0:%d::/64", i+1)),
 			InternalIPs: addrs(fmt.Sprintf("172.18.0.%d", i+1)),
-			PublicKey:   published(name[0]),
 		})
 	}
 	return nodes
 }
 
-func mesh(t *testing.T, nodes []Node, members []Member) Mesh {
+// claims has a claim of every node, with its letter's keys.
+func claims(nodes []Node) []Claim {
+	var out []Claim
+	for _, n := range nodes {
+		out = append(out, Claim{Node: n.Name, Keys: keys(n.Name[0])})
+	}
+	return out
+}
+
+func mesh(t *testing.T, nodes []Node, claims []Claim) Mesh {
 	t.Helper()
-	m, problems := Compute(local(), nodes, members, nil)
+	m, problems := Compute(local(), nodes, claims, nil)
 	for _, p := range problems {
 		t.Errorf("unexpected problem: %s", p)
 	}

@@ -4,12 +4,11 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 // Compute returns the mesh that this node should be part of.
-func Compute(local Local, nodes []Node, members []Member, paths map[string]Path) (Mesh, []Problem) {
-	c := newComputation(local, nodes, members)
+func Compute(local Local, nodes []Node, claims []Claim, paths map[string]Path) (Mesh, []Problem) {
+	c := newComputation(local, nodes, claims)
 	c.paths = paths
 	for i := range c.nodes {
 		c.allot(&c.nodes[i])
@@ -28,7 +27,7 @@ func Compute(local Local, nodes []Node, members []Member, paths map[string]Path)
 type computation struct {
 	local    Local
 	nodes    []Node // the order in which contested claims are granted
-	members  map[string]Member
+	claims   map[string]Claim
 	paths    map[string]Path
 	grants   grants
 	granted  map[string][]netip.Prefix
@@ -38,19 +37,19 @@ type computation struct {
 	problems problems
 }
 
-func newComputation(local Local, nodes []Node, members []Member) *computation {
+func newComputation(local Local, nodes []Node, claims []Claim) *computation {
 	c := &computation{
 		local:   local,
 		nodes:   slices.Clone(nodes),
-		members: make(map[string]Member, len(members)),
+		claims:  make(map[string]Claim, len(claims)),
 		granted: make(map[string][]netip.Prefix, len(nodes)),
 		keys:    make(map[Key]string, len(nodes)),
 	}
 	slices.SortFunc(c.nodes, func(a, b Node) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
 	})
-	for _, m := range members {
-		c.members[m.Name] = m
+	for _, claim := range claims {
+		c.claims[claim.Node] = claim
 	}
 	for _, n := range c.nodes {
 		c.grants.underlay = append(c.grants.underlay, n.InternalIPs...)
@@ -110,8 +109,8 @@ func (c *computation) addSelf() {
 		c.problems.add(OwnNodeMissing, c.local.Name, "this node's own Node object is not there")
 		return
 	}
-	if self.PublicKey != PrintKeys(c.local.Keys) {
-		c.problems.add(OwnKeyDiffers, self.Name, "this node's published key is not its own yet")
+	if c.claims[self.Name].Keys != c.local.Keys {
+		c.problems.add(OwnKeyDiffers, self.Name, "this node's published claim is not its own yet")
 	}
 	own := c.granted[self.Name]
 	if len(own) == 0 {
@@ -149,11 +148,14 @@ func (c *computation) addRemote(n *Node) {
 	if !ok {
 		return
 	}
-	endpoint, ok := c.endpoint(n, keys)
+	endpoint, ok := c.endpoint(n)
 	if !ok {
 		c.problems.add(NoEndpoint, n.Name, "no address to reach it at: it must speak first")
 	}
 	for lane, key := range keys {
+		if key.IsZero() {
+			continue
+		}
 		c.mesh.Lanes[lane].Peers = append(c.mesh.Lanes[lane].Peers, Peer{
 			Name:       n.Name,
 			Key:        key,
@@ -187,17 +189,14 @@ func (c *computation) addRoute(cidr netip.Prefix, lane int) {
 	c.mesh.Routes = append(c.mesh.Routes, route)
 }
 
+// peerKeys are those of the node's claim. A lane that it has no key for has no peer.
 func (c *computation) peerKeys(n *Node) ([Lanes]Key, bool) {
-	if n.PublicKey == "" {
-		c.problems.add(KeyMissing, n.Name, "no WireGuard key published yet")
+	claim, ok := c.claims[n.Name]
+	if !ok {
+		c.problems.add(ClaimMissing, n.Name, "no claim that verifies yet: it has no place in the mesh")
 		return [Lanes]Key{}, false
 	}
-	keys, err := ParseKeys(n.PublicKey)
-	if err != nil {
-		c.problems.add(KeyMalformed, n.Name, "annotation %s: %v", KeyAnnotation, err)
-		return [Lanes]Key{}, false
-	}
-	for _, key := range keys {
+	for _, key := range claim.Keys {
 		if slices.Contains(c.local.Keys[:], key) {
 			c.problems.add(KeyTaken, n.Name, "key %s refused: it is this node's own", key)
 			return [Lanes]Key{}, false
@@ -207,23 +206,22 @@ func (c *computation) peerKeys(n *Node) ([Lanes]Key, bool) {
 			return [Lanes]Key{}, false
 		}
 	}
-	for _, key := range keys {
-		c.keys[key] = n.Name
+	for _, key := range claim.Keys {
+		if !key.IsZero() {
+			c.keys[key] = n.Name
+		}
 	}
-	return keys, true
+	return claim.Keys, true
 }
 
-// endpoint prefers gossip, which learns of a move first, if it speaks of the key
-// that the Node object names. Liveness plays no part: a member that is called
-// dead may be alive behind a lossy path.
-func (c *computation) endpoint(n *Node, keys [Lanes]Key) (netip.AddrPort, bool) {
-	if m := c.members[n.Name]; m.Keys == keys && len(m.Endpoints) > 0 {
-		return c.ofFamily(m.Endpoints), true
-	}
-	port := c.listenPort(n)
-	candidates := make([]netip.AddrPort, 0, len(n.InternalIPs))
-	for _, ip := range n.InternalIPs {
-		candidates = append(candidates, netip.AddrPortFrom(ip, port))
+// endpoint prefers the claim, which tells of a move first. Liveness plays no part:
+// a member that is called dead may be alive behind a lossy path.
+func (c *computation) endpoint(n *Node) (netip.AddrPort, bool) {
+	candidates := slices.Clone(c.claims[n.Name].Endpoints)
+	if len(candidates) == 0 {
+		for _, ip := range n.InternalIPs {
+			candidates = append(candidates, netip.AddrPortFrom(ip, c.local.ListenPort))
+		}
 	}
 	if len(candidates) == 0 {
 		return netip.AddrPort{}, false
@@ -239,16 +237,4 @@ func (c *computation) ofFamily(endpoints []netip.AddrPort) netip.AddrPort {
 		}
 	}
 	return netip.AddrPortFrom(endpoints[0].Addr().Unmap(), endpoints[0].Port())
-}
-
-func (c *computation) listenPort(n *Node) uint16 {
-	if n.ListenPort == "" {
-		return c.local.ListenPort
-	}
-	port, err := strconv.ParseUint(n.ListenPort, 10, 16)
-	if err != nil || port == 0 {
-		c.problems.add(PortMalformed, n.Name, "annotation %s: %q is not a port; %d taken", PortAnnotation, n.ListenPort, c.local.ListenPort)
-		return c.local.ListenPort
-	}
-	return uint16(port)
 }

@@ -40,7 +40,7 @@ func TestComputeDualStack(t *testing.T) {
 		},
 		Unreachable: prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
 	}
-	got, problems := Compute(local(), cluster(), nil, map[string]Path{"c": {Lane: 1}})
+	got, problems := Compute(local(), cluster(), claims(cluster()), map[string]Path{"c": {Lane: 1}})
 	if diff := diffMesh(want, got); diff != "" || len(problems) > 0 {
 		t.Error(diff, problems)
 	}
@@ -63,7 +63,7 @@ func TestComputeMTU(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l := local()
 			l.UnderlayMTU, l.Underlay = test.underlay, test.family
-			m, _ := Compute(l, cluster(), nil, nil)
+			m, _ := Compute(l, cluster(), claims(cluster()), nil)
 			got := [3]int{m.Lanes[1].MTU, m.Routes[0].MTU, m.Routes[2].MTU}
 			if want := [3]int{test.device, test.in4, test.in6}; got != want {
 				t.Errorf("device, IPv4 and IPv6 route MTU %v, want %v", got, want)
@@ -76,29 +76,27 @@ func TestComputeEndpoints(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(l *Local, b *Node)
-		member Member
+		claim  []netip.AddrPort
 		want   string
 	}{
-		{"Node object alone", nil, Member{}, "172.18.0.2:51820"},
-		{"own port of the node", func(_ *Local, b *Node) { b.ListenPort = "4500" }, Member{}, "172.18.0.2:4500"},
-		{"gossip moves it", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "9.9.9.9:1"},
-		{"gossip of the dead still counts", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("9.9.9.9:1")}, "9.9.9.9:1"},
-		{"gossip with another key does not", nil, Member{Name: "b", Keys: keys('x'), Endpoints: endpoints("9.9.9.9:1"), Alive: true}, "172.18.0.2:51820"},
-		{"gossip without an endpoint", nil, Member{Name: "b", Keys: keys('b'), Alive: true}, "172.18.0.2:51820"},
-		{"family of the first own address", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("[fd::2]:1", "9.9.9.9:1")}, "9.9.9.9:1"},
+		{"claim without an endpoint", nil, nil, "172.18.0.2:51820"},
+		{"as claimed", nil, endpoints("9.9.9.9:1"), "9.9.9.9:1"},
+		{"family of the first own address", nil, endpoints("[fd::2]:1", "9.9.9.9:1"), "9.9.9.9:1"},
 		{"family as configured", func(l *Local, b *Node) {
 			l.Underlay = IPv6
 			b.InternalIPs = addrs("172.18.0.2", "fd00:18::2")
-		}, Member{}, "[fd00:18::2]:51820"},
-		{"other family rather than none", func(l *Local, _ *Node) { l.Underlay = IPv6 }, Member{}, "172.18.0.2:51820"},
-		{"mapped address", nil, Member{Name: "b", Keys: keys('b'), Endpoints: endpoints("[::ffff:9.9.9.9]:1")}, "9.9.9.9:1"},
+		}, nil, "[fd00:18::2]:51820"},
+		{"other family rather than none", func(l *Local, _ *Node) { l.Underlay = IPv6 }, nil, "172.18.0.2:51820"},
+		{"mapped address", nil, endpoints("[::ffff:9.9.9.9]:1"), "9.9.9.9:1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l, nodes := local(), cluster()
 			if test.change != nil {
 				test.change(&l, &nodes[1])
 			}
-			m, _ := Compute(l, nodes, []Member{test.member}, nil)
+			all := claims(nodes)
+			all[1].Endpoints = test.claim
+			m, _ := Compute(l, nodes, all, nil)
 			if got := m.Lanes[0].Peers[0].Endpoint.String(); got != test.want {
 				t.Errorf("endpoint %s, want %s", got, test.want)
 			}
@@ -109,37 +107,37 @@ func TestComputeEndpoints(t *testing.T) {
 func TestComputeProblems(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		change func(nodes []Node) []Node
+		change func(nodes []Node, claims []Claim) []Node
 		want   []Problem
 		peers  []string
 	}{
-		{"own node missing", func(n []Node) []Node { return n[1:] },
+		{"own node missing", func(n []Node, _ []Claim) []Node { return n[1:] },
 			[]Problem{{OwnNodeMissing, "a", "this node's own Node object is not there"}}, []string{"b", "c"}},
-		{"own key not published", func(n []Node) []Node { n[0].PublicKey = ""; return n },
-			[]Problem{{OwnKeyDiffers, "a", "this node's published key is not its own yet"}}, []string{"b", "c"}},
-		{"no pod CIDR", func(n []Node) []Node { n[0].PodCIDRs = nil; return n },
+		{"own claim not published", func(n []Node, c []Claim) []Node { c[0] = Claim{}; return n },
+			[]Problem{{OwnKeyDiffers, "a", "this node's published claim is not its own yet"}}, []string{"b", "c"}},
+		{"no pod CIDR", func(n []Node, _ []Claim) []Node { n[0].PodCIDRs = nil; return n },
 			[]Problem{{NoPodCIDR, "a", "no pod CIDR yet"}}, []string{"b", "c"}},
-		{"no key yet", func(n []Node) []Node { n[1].PublicKey = ""; return n },
-			[]Problem{{KeyMissing, "b", "no WireGuard key published yet"}}, []string{"c"}},
-		{"short key", func(n []Node) []Node { n[1].PublicKey = "YWJj,YWJj"; return n },
-			[]Problem{{KeyMalformed, "b", "annotation kith.network/wireguard-public-key: parse WireGuard key: 3 bytes instead of 32"}}, []string{"c"}},
-		{"malformed port", func(n []Node) []Node { n[1].ListenPort = "0"; return n },
-			[]Problem{{PortMalformed, "b", `annotation kith.network/wireguard-port: "0" is not a port; 51820 taken`}}, []string{"b", "c"}},
-		{"no address", func(n []Node) []Node { n[1].InternalIPs = nil; return n },
+		{"no claim yet", func(n []Node, c []Claim) []Node { c[1] = Claim{}; return n },
+			[]Problem{{ClaimMissing, "b", "no claim that verifies yet: it has no place in the mesh"}}, []string{"c"}},
+		{"no address", func(n []Node, _ []Claim) []Node { n[1].InternalIPs = nil; return n },
 			[]Problem{{NoEndpoint, "b", "no address to reach it at: it must speak first"}}, []string{"b", "c"}},
-		{"key of another", func(n []Node) []Node { n[2].PublicKey = n[1].PublicKey; return n },
+		{"key of another", func(n []Node, c []Claim) []Node { c[2].Keys = c[1].Keys; return n },
 			[]Problem{{KeyTaken, "c", "key " + key('b').String() + " refused: node b holds it"}}, []string{"b"}},
-		{"this node's key", func(n []Node) []Node { n[2].PublicKey = n[0].PublicKey; return n },
+		{"this node's key", func(n []Node, c []Claim) []Node { c[2].Keys = c[0].Keys; return n },
 			[]Problem{{KeyTaken, "c", "key " + key('a').String() + " refused: it is this node's own"}}, []string{"b"}},
-		{"stolen CIDR", func(n []Node) []Node { n[2].PodCIDRs = prefixes("10.244.2.128/25", "10.244.9.0/24"); return n },
+		{"stolen CIDR", func(n []Node, _ []Claim) []Node {
+			n[2].PodCIDRs = prefixes("10.244.2.128/25", "10.244.9.0/24")
+			return n
+		},
 			[]Problem{{CIDRTaken, "c", "pod CIDR 10.244.2.128/25 refused: node b holds 10.244.2.0/24"}}, []string{"b", "c"}},
-		{"all addresses", func(n []Node) []Node { n[2].PodCIDRs = prefixes("0.0.0.0/0"); return n },
+		{"all addresses", func(n []Node, _ []Claim) []Node { n[2].PodCIDRs = prefixes("0.0.0.0/0"); return n },
 			[]Problem{{CIDRTaken, "c", "pod CIDR 0.0.0.0/0 refused: node a holds 10.244.1.0/24"}}, []string{"b", "c"}},
-		{"CIDR of the nodes' network", func(n []Node) []Node { n[2].PodCIDRs = prefixes("172.18.0.0/16"); return n },
+		{"CIDR of the nodes' network", func(n []Node, _ []Claim) []Node { n[2].PodCIDRs = prefixes("172.18.0.0/16"); return n },
 			[]Problem{{CIDRCoversNodes, "c", "pod CIDR 172.18.0.0/16 refused: it covers node address 172.18.0.1"}}, []string{"b", "c"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m, problems := Compute(local(), test.change(cluster()), nil, nil)
+			all := claims(cluster())
+			m, problems := Compute(local(), test.change(cluster(), all), all, nil)
 			if diff := cmp.Diff(test.want, problems); diff != "" {
 				t.Error(diff)
 			}
@@ -168,7 +166,7 @@ func TestComputeFirstComeKeeps(t *testing.T) {
 			nodes := cluster()
 			nodes[1].Created, nodes[2].Created = test.b, test.c
 			nodes[2].PodCIDRs = nodes[1].PodCIDRs
-			m, _ := Compute(local(), nodes, nil, nil)
+			m, _ := Compute(local(), nodes, claims(nodes), nil)
 			for _, p := range m.Lanes[0].Peers {
 				if (p.Name == test.want) != (len(p.AllowedIPs) == 2) {
 					t.Errorf("peer %s has %v", p.Name, p.AllowedIPs)
@@ -180,22 +178,9 @@ func TestComputeFirstComeKeeps(t *testing.T) {
 
 // Without a key there is no peer, but the way into the device is there: nothing leaves in clear.
 func TestComputeRoutesAwaitTheKey(t *testing.T) {
-	nodes := cluster()
-	nodes[1].PublicKey = ""
-	m, _ := Compute(local(), nodes, nil, nil)
-	if len(m.Lanes[0].Peers) != 1 || len(m.Routes) != 4 {
-		t.Errorf("%d peers and %d routes, want 1 and 4", len(m.Lanes[0].Peers), len(m.Routes))
-	}
-}
-
-func TestComputeDeadMemberKeepsItsPeer(t *testing.T) {
-	alive := []Member{{Name: "b", Keys: keys('b'), Endpoints: endpoints("172.18.0.2:51820"), Alive: true}}
-	dead := []Member{{Name: "b", Keys: keys('b'), Endpoints: endpoints("172.18.0.2:51820")}}
-	if diff := diffMesh(mesh(t, cluster(), alive), mesh(t, cluster(), dead)); diff != "" {
-		t.Error(diff)
-	}
-	if plan := Diff(mesh(t, cluster(), dead), mesh(t, cluster(), nil)); !plan.Empty() {
-		t.Errorf("a member that gossip lost makes a plan:\n%s", plan)
+	m, _ := Compute(local(), cluster(), claims(cluster()[:1:1]), nil)
+	if len(m.Lanes[0].Peers) != 0 || len(m.Routes) != 4 {
+		t.Errorf("%d peers and %d routes, want 0 and 4", len(m.Lanes[0].Peers), len(m.Routes))
 	}
 }
 
@@ -221,19 +206,5 @@ func TestParse(t *testing.T) {
 	}
 	if _, err := ParseFamily("ip"); err == nil {
 		t.Error("family ip is no error")
-	}
-	for _, text := range []string{"", key('k').String(), published('k') + "," + key('l').String(), PrintKeys([Lanes]Key{key('k'), key('k')})} {
-		if _, err := ParseKeys(text); err == nil {
-			t.Errorf("keys %q are no error", text)
-		}
-	}
-	if got, err := ParseKeys(published('k')); got != keys('k') || err != nil {
-		t.Errorf("keys: %s, %v", got, err)
-	}
-	if _, err := ParseKey(Key{}.String()); err == nil {
-		t.Error("the zero key is no error")
-	}
-	if got, err := ParseKey(key('k').String()); got != key('k') || err != nil {
-		t.Errorf("key: %s, %v", got, err)
 	}
 }

@@ -25,6 +25,7 @@ type Ledger struct {
 	held     held
 	budget   budget
 	refused  map[refusalKey]uint64
+	revision uint64
 }
 
 // account is what the ledger knows of one node.
@@ -36,6 +37,7 @@ type account struct {
 	claim     Claim
 	sealed    []byte
 	budget    budget
+	revision  *uint64 // the ledger's
 }
 
 // Heard is what gossip brings: a record under a member's name, and the address
@@ -74,6 +76,7 @@ func (l *Ledger) SetNodes(nodes []Node) []Refusal {
 	for name := range l.accounts {
 		if !known[name] {
 			delete(l.accounts, name)
+			l.revision++
 			l.forgetRefusals(name)
 		}
 	}
@@ -85,8 +88,9 @@ func (l *Ledger) SetNodes(nodes []Node) []Refusal {
 func (l *Ledger) setNode(n *Node) error {
 	a := l.accounts[n.Name]
 	if a == nil || a.uid != n.UID || a.signing != n.SigningKey {
-		a = &account{uid: n.UID, signing: n.SigningKey, budget: budget{burst: 64, perSecond: 4}}
+		a = &account{uid: n.UID, signing: n.SigningKey, budget: budget{burst: 64, perSecond: 4}, revision: &l.revision}
 		l.accounts[n.Name] = a
+		l.revision++
 		if n.SigningKey == "" {
 			return nil
 		}
@@ -187,12 +191,16 @@ func (a *account) accept(name string, s SealedClaim) error {
 	twice := c.Epoch == a.claim.Epoch && a.sealed != nil && !bytes.Equal(s.raw, a.sealed)
 	if !twice || bytes.Compare(s.raw, a.sealed) > 0 {
 		a.claim, a.sealed = c, s.raw
+		*a.revision++
 	}
 	if twice {
 		return newRefusal(name, EpochTwice, "two different claims of epoch %d", c.Epoch)
 	}
 	return nil
 }
+
+// Revision changes whenever Claims may have changed.
+func (l *Ledger) Revision() uint64 { return l.revision }
 
 // Claims returns every node's claim, by name.
 func (l *Ledger) Claims() []Claim {

@@ -1,18 +1,20 @@
 // Package overlay models the encrypted mesh between nodes as one value.
 //
 // Input: what this node is (Local), what the API server says of all nodes (Node),
-// what gossip says of them (Member), and how this node sends to them (Path). Output
-// of Compute: the Mesh this node's kernel should hold, and the Problems met on the
-// way. Diff turns the Mesh the kernel has and the Mesh it should have into a Plan of
-// minimal, ordered steps.
+// what each says of itself (Claim), signed and judged by a Ledger, and how this node
+// sends to them (Path). Output of Compute: the Mesh this node's kernel should hold,
+// and the Problems met on the way. Diff turns the Mesh the kernel has and the Mesh it
+// should have into a Plan of minimal, ordered steps.
 //
 // The mesh has two lanes: WireGuard devices with keys of their own. Every node is a
 // peer on both and is heard on both; which one a node sends on is the device of the
 // route alone. So the keys of a lane that nobody sends on can change without loss.
 //
 // Invariants:
-//   - Allowed IPs and routes come from Node.PodCIDRs alone. Gossip can move a
-//     peer's endpoint, and only while its record bears the key of the Node object.
+//   - Allowed IPs and routes come from Node.PodCIDRs alone. A claim gives a peer
+//     its keys and endpoints, and nothing of another node: it holds only if it
+//     verifies with the signing key that the Node object names, is of the highest
+//     epoch seen, and proves that the node holds its WireGuard keys.
 //   - Every address belongs to at most one node: the node created first (then the
 //     smaller name) keeps a contested CIDR or key, the other is refused and told.
 //   - A member that gossip calls dead keeps its peer; a peer goes with its Node.
@@ -31,11 +33,9 @@ import (
 	"time"
 )
 
-// Annotations under which a node publishes itself on its own Node object.
+// Annotations under which a node publishes itself on its own Node object: the key
+// that its claims are judged by, and its claim, sealed and in base64.
 const (
-	KeyAnnotation  = "kith.network/wireguard-public-key"
-	PortAnnotation = "kith.network/wireguard-port"
-
 	SigningKeyAnnotation = "kith.network/signing-public-key"
 	ClaimAnnotation      = "kith.network/claim"
 )
@@ -51,9 +51,8 @@ type Local struct {
 	Keepalive   time.Duration
 }
 
-// Node is what the core needs of a Kubernetes Node object. PublicKey (one for each
-// lane, separated by a comma) and ListenPort are the annotations as written; empty
-// means absent.
+// Node is what the core needs of a Kubernetes Node object. SigningKey and Claim are
+// the annotations as written; empty means absent.
 type Node struct {
 	Name        string
 	UID         string
@@ -62,18 +61,15 @@ type Node struct {
 	InternalIPs []netip.Addr
 	ExternalIPs []netip.Addr // this and Labels are for policies: the mesh does not look at them
 	Labels      map[string]string
-	PublicKey   string
-	ListenPort  string
 	SigningKey  string
 	Claim       string
 }
 
-// Member is what gossip says of a node.
+// Member is what gossip says of a node: where it gossips, and whether it lives.
 type Member struct {
-	Name      string
-	Keys      [Lanes]Key
-	Endpoints []netip.AddrPort
-	Alive     bool
+	Name    string
+	Address netip.AddrPort
+	Alive   bool
 }
 
 // Path is how this node sends to another: by lane 0 unless told otherwise, and the

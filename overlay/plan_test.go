@@ -13,10 +13,11 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestPlans compares the steps for one change each with its golden file.
 func TestPlans(t *testing.T) {
-	base := func(t *testing.T) Mesh { return mesh(t, cluster(), nil) }
+	base := func(t *testing.T) Mesh { return mesh(t, cluster(), claims(cluster())) }
 	for _, test := range []struct {
 		name   string
 		change func(nodes []Node) []Node
+		claim  func(b *Claim)
 		have   func(m *Mesh)
 	}{
 		{name: "from-nothing", have: func(m *Mesh) { *m = Mesh{} }},
@@ -38,12 +39,12 @@ func TestPlans(t *testing.T) {
 		{name: "preshared-key-agreed", have: func(m *Mesh) { m.Lanes[1].Peers[0].Preshared = Preshared{1} }},
 		{name: "own-key-changed", have: func(m *Mesh) { m.Lanes[1].Key = key('O') }},
 		{name: "node-added", change: func(n []Node) []Node {
-			return append(n, Node{Name: "d", Created: n[2].Created, PodCIDRs: prefixes("10.244.4.0/24"), InternalIPs: addrs("172.18.0.4"), PublicKey: published('d')})
+			return append(n, Node{Name: "d", Created: n[2].Created, PodCIDRs: prefixes("10.244.4.0/24"), InternalIPs: addrs("172.18.0.4")})
 		}},
 		{name: "node-removed", change: func(n []Node) []Node { return n[:2] }},
-		{name: "key-changed", change: func(n []Node) []Node { n[1].PublicKey = published('n'); return n }},
-		{name: "endpoint-changed", change: func(n []Node) []Node { n[1].InternalIPs = addrs("172.18.0.77"); return n }},
-		{name: "port-changed", change: func(n []Node) []Node { n[1].ListenPort = "4500"; return n }},
+		{name: "key-changed", claim: func(b *Claim) { b.Keys = keys('n') }},
+		{name: "endpoint-changed", claim: func(b *Claim) { b.Endpoints = endpoints("172.18.0.77:51820") }},
+		{name: "port-changed", claim: func(b *Claim) { b.Endpoints = endpoints("172.18.0.2:4500") }},
 		{name: "cidr-moved", change: func(n []Node) []Node {
 			n[1].PodCIDRs, n[2].PodCIDRs = n[1].PodCIDRs[1:], append(n[2].PodCIDRs, n[1].PodCIDRs[0])
 			return n
@@ -65,7 +66,11 @@ func TestPlans(t *testing.T) {
 			if test.change != nil {
 				nodes = test.change(nodes)
 			}
-			golden(t, test.name, Diff(have, mesh(t, nodes, nil)).String())
+			all := claims(nodes)
+			if test.claim != nil {
+				test.claim(&all[1])
+			}
+			golden(t, test.name, Diff(have, mesh(t, nodes, all)).String())
 		})
 	}
 }

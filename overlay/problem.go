@@ -16,10 +16,8 @@ const (
 	NoPodCIDR        ProblemKind = "no-pod-cidr"
 	CIDRTaken        ProblemKind = "cidr-taken"
 	CIDRCoversNodes  ProblemKind = "cidr-covers-nodes"
-	KeyMissing       ProblemKind = "key-missing"
-	KeyMalformed     ProblemKind = "key-malformed"
+	ClaimMissing     ProblemKind = "claim-missing"
 	KeyTaken         ProblemKind = "key-taken"
-	PortMalformed    ProblemKind = "port-malformed"
 	NoEndpoint       ProblemKind = "no-endpoint"
 	UnderlayTooSmall ProblemKind = "underlay-too-small"
 )

@@ -10,9 +10,9 @@ import (
 )
 
 // randomNodes draws a small cluster in which claims collide often.
-func randomNodes(r *rand.Rand) ([]Node, []Member) {
+func randomNodes(r *rand.Rand) ([]Node, []Claim) {
 	var nodes []Node
-	var members []Member
+	var claims []Claim
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		if r.IntN(5) == 0 {
 			continue
@@ -24,15 +24,16 @@ func randomNodes(r *rand.Rand) ([]Node, []Member) {
 		if r.IntN(3) > 0 {
 			n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", r.IntN(6))))
 		}
-		if r.IntN(6) > 0 {
-			n.PublicKey = published(byte('a' + r.IntN(6)))
-		}
 		nodes = append(nodes, n)
-		if r.IntN(2) == 0 {
-			members = append(members, Member{Name: name, Keys: keys(byte('a' + r.IntN(6))), Endpoints: endpoints("9.9.9.9:9"), Alive: r.IntN(2) == 0})
+		if r.IntN(6) > 0 {
+			c := Claim{Node: name, Keys: keys(byte('a' + r.IntN(6)))}
+			if r.IntN(2) == 0 {
+				c.Endpoints = endpoints("9.9.9.9:9")
+			}
+			claims = append(claims, c)
 		}
 	}
-	return nodes, members
+	return nodes, claims
 }
 
 func randomPaths(r *rand.Rand) map[string]Path {
@@ -46,13 +47,13 @@ func randomPaths(r *rand.Rand) map[string]Path {
 func TestOrderOfInputDoesNotMatter(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
-		nodes, members := randomNodes(r)
+		nodes, claims := randomNodes(r)
 		paths := randomPaths(r)
-		want, problems := Compute(local(), nodes, members, paths)
+		want, problems := Compute(local(), nodes, claims, paths)
 		for range 5 {
 			r.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
-			r.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
-			got, again := Compute(local(), nodes, members, paths)
+			r.Shuffle(len(claims), func(i, j int) { claims[i], claims[j] = claims[j], claims[i] })
+			got, again := Compute(local(), nodes, claims, paths)
 			if diff := diffMesh(want, got); diff != "" || !slices.Equal(problems, again) {
 				t.Fatalf("shuffled input changes the mesh: %s\nproblems %v\nand %v", diff, problems, again)
 			}
@@ -66,8 +67,8 @@ func TestOrderOfInputDoesNotMatter(t *testing.T) {
 func TestNobodyHoldsAnothersAddress(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 300 {
-		nodes, members := randomNodes(r)
-		m, _ := Compute(local(), nodes, members, randomPaths(r))
+		nodes, claims := randomNodes(r)
+		m, _ := Compute(local(), nodes, claims, randomPaths(r))
 		held := slices.Clone(m.Unreachable)
 		for lane := range m.Lanes {
 			held := held
@@ -87,10 +88,10 @@ func TestNobodyHoldsAnothersAddress(t *testing.T) {
 func TestPlanLeadsToTheWantedMesh(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for range 1000 {
-		nodes, members := randomNodes(r)
-		have, _ := Compute(local(), nodes, members, randomPaths(r))
-		nodes, members = randomNodes(r)
-		want, _ := Compute(local(), nodes, members, randomPaths(r))
+		nodes, claims := randomNodes(r)
+		have, _ := Compute(local(), nodes, claims, randomPaths(r))
+		nodes, claims = randomNodes(r)
+		want, _ := Compute(local(), nodes, claims, randomPaths(r))
 		if r.IntN(4) == 0 {
 			have = Mesh{Unreachable: have.Unreachable}
 		}
@@ -282,6 +283,7 @@ func allowedIn(l Lane) (out []netip.Prefix) {
 
 func BenchmarkComputeAndDiff(b *testing.B) {
 	var nodes []Node
+	var claims []Claim
 	for i := range 1000 {
 		var k Key
 		k[0], k[1], k[2] = byte(i), byte(i>>8), 1
@@ -289,12 +291,12 @@ func BenchmarkComputeAndDiff(b *testing.B) {
 			Name:        fmt.Sprintf("n%d", i),
 			PodCIDRs:    prefixes(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255)),
 			InternalIPs: addrs(fmt.Sprintf("172.18.%d.%d", i>>8, i&255)),
-			PublicKey:   PrintKeys([Lanes]Key{k, {31: 1, 0: k[0], 1: k[1]}}),
 		})
+		claims = append(claims, Claim{Node: nodes[i].Name, Keys: [Lanes]Key{k, {31: 1, 0: k[0], 1: k[1]}}})
 	}
-	have, _ := Compute(local(), nodes, nil, nil)
+	have, _ := Compute(local(), nodes, claims, nil)
 	for b.Loop() {
-		want, _ := Compute(local(), nodes, nil, nil)
+		want, _ := Compute(local(), nodes, claims, nil)
 		if plan := Diff(have, want); !plan.Empty() {
 			b.Fatal(plan)
 		}

@@ -11,8 +11,7 @@ import (
 // Cause names why a claim was refused, for counting.
 type Cause string
 
-// The causes. Stale ones (OldEpoch, UnknownNode) also occur where nobody lies: news
-// travel by several ways, and one is the first.
+// The causes.
 const (
 	UnknownNode     Cause = "unknown-node"
 	NoSigningKey    Cause = "no-signing-key"
@@ -26,6 +25,10 @@ const (
 	AddressConflict Cause = "address-conflict"
 	TooMany         Cause = "too-many"
 )
+
+// Stale tells of a cause that also occurs where nobody lies: news travel by several
+// ways, and one is the first.
+func (c Cause) Stale() bool { return c == OldEpoch || c == UnknownNode || c == AddressConflict }
 
 // Refusal is a claim that was not taken. Node is the name it came under.
 type Refusal struct {

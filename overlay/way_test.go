@@ -8,7 +8,7 @@ import (
 )
 
 func TestWithin(t *testing.T) {
-	want := mesh(t, cluster(), nil)
+	want := mesh(t, cluster(), claims(cluster()))
 	mtus := func(m Mesh) []int {
 		var out []int
 		for _, r := range m.Routes {
@@ -60,7 +60,7 @@ func TestFits(t *testing.T) {
 }
 
 func TestRemake(t *testing.T) {
-	m := mesh(t, cluster(), nil)
+	m := mesh(t, cluster(), claims(cluster()))
 	golden(t, "peer-remade", m.Remake("b").String())
 	if plan := m.Remake("x"); !plan.Empty() {
 		t.Errorf("a node without a peer: %s", plan)

@@ -22,6 +22,7 @@ import (
 	"github.com/kithnet/kith/cni/veth"
 	identitykube "github.com/kithnet/kith/identity/kube"
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/disk"
 	"github.com/kithnet/kith/overlay/gossip"
 	overlaykube "github.com/kithnet/kith/overlay/kube"
 	"github.com/kithnet/kith/overlay/probe"
@@ -40,7 +41,12 @@ type agent struct {
 	started time.Time
 	client  kubernetes.Interface
 
+	folder     disk.Folder
 	keys       *wireguard.Keyring
+	speaker    *speaker
+	notary     *notary
+	secret     *gossipKeys
+	known      knownNodes
 	device     *wireguard.Device
 	links      *veth.Links
 	store      *ipam.Store
@@ -56,6 +62,7 @@ type agent struct {
 	prober     *probe.Prober
 
 	networked chan struct{} // signals that the nodes have changed
+	memorable chan struct{} // signals that there may be more to remember
 	moved     chan struct{} // signals that readiness may have changed
 	meshed    chan struct{} // closed when mesher, gossip and prober are set
 }
@@ -76,7 +83,9 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"watch policies":         a.policies.Run,
 		"watch cluster policies": a.over.Run,
 		"watch device":           a.device.Run,
-		"publish key":            a.publish,
+		"watch gossip key":       a.secret.run,
+		"publish claim":          a.publish,
+		"remember mesh":          a.remember,
 		"gather input":           a.gather,
 		"keep mesh":              a.keepMesh,
 		"serve":                  a.serve,
@@ -95,7 +104,8 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, error) {
 	a := &agent{
 		log: log, cfg: cfg, node: os.Getenv("NODE_NAME"), started: time.Now(), links: veth.New(procSys),
-		networked: make(chan struct{}, 1), moved: make(chan struct{}, 1), meshed: make(chan struct{}),
+		folder: disk.Folder(cfg.StateDir), notary: newNotary(log, cfg.Gossip.Port),
+		networked: make(chan struct{}, 1), memorable: make(chan struct{}, 1), moved: make(chan struct{}, 1), meshed: make(chan struct{}),
 	}
 	if a.node == "" {
 		return nil, errors.New("NODE_NAME is empty: set it to the name of the Node (fieldRef spec.nodeName)")
@@ -121,6 +131,9 @@ func (a *agent) openNode(procSys string) error {
 		return fmt.Errorf("close state folder to others: %w", err)
 	}
 	if a.keys, err = wireguard.LoadKeys(a.cfg.StateDir); err != nil {
+		return err
+	}
+	if a.speaker, err = newSpeaker(a.log, a.node, a.folder, a.keys.Prover); err != nil {
 		return err
 	}
 	mode, err := wireguard.ParseMode(string(a.cfg.WireGuard.Implementation))
@@ -163,6 +176,9 @@ func (a *agent) openCluster() error {
 	if a.nodes, err = overlaykube.New(a.client, a.node, a.log); err != nil {
 		return err
 	}
+	remembered := a.recall()
+	a.known = knownNodes{live: a.nodes, remembered: remembered.Nodes}
+	a.secret = newGossipKeys(a.log, a.client, namespace(), remembered.GossipKeys)
 	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
 	if a.policies, err = policykube.New(a.client, a.policyChanged); err != nil {
 		return err
@@ -251,6 +267,7 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 		}
 	}
 	nudge(a.networked)
+	nudge(a.memorable)
 }
 
 // forward turns on IPv6 forwarding where pods have IPv6. A node that pods have no IPv6 on keeps its own setting.

@@ -41,12 +41,8 @@ var leaks = []struct {
 		})
 	}, true},
 	{"peer removed", func(t *tunnel, n *tunnelNode) error {
-		keys, err := overlay.ParseKeys(t.nodes[1].api.PublicKey)
-		if err != nil {
-			return err
-		}
 		var plan overlay.Plan
-		for lane, key := range keys {
+		for lane, key := range t.nodes[1].claim().Keys {
 			plan.Steps = append(plan.Steps, overlay.RemovePeer{On: overlay.On{Lane: lane}, Key: key})
 		}
 		return n.do(func() error { return n.device.Apply(t.Context(), plan) })

@@ -21,7 +21,7 @@ type device interface {
 	Changed() <-chan struct{}
 }
 
-// directory is the API server's side of the mesh, roster is gossip's.
+// directory is the API server's side of the mesh, roster is gossip's, registry what nodes say of themselves.
 type (
 	directory interface {
 		List() []overlay.Node
@@ -32,6 +32,10 @@ type (
 		Changed() <-chan struct{}
 		SetSeeds([]netip.AddrPort)
 		Forget(name string)
+	}
+	registry interface {
+		SetNodes([]overlay.Node) []overlay.Claim
+		Changed() <-chan struct{}
 	}
 )
 
@@ -50,6 +54,7 @@ type mesher struct {
 	gossip uint16 // port
 	nodes  directory
 	roster roster
+	claims registry
 	device device
 	ways   ways
 	// network hears of the nodes before the device does: the guard knows a pod CIDR before packets can come from it.
@@ -93,6 +98,7 @@ func (m *mesher) run(ctx context.Context) error {
 			return nil
 		case <-m.nodes.Changed():
 		case <-m.roster.Changed():
+		case <-m.claims.Changed():
 		case <-m.device.Changed():
 		case <-m.ways.Changed():
 		case <-retry:
@@ -102,9 +108,10 @@ func (m *mesher) run(ctx context.Context) error {
 
 func (m *mesher) reconcile(ctx context.Context) error {
 	nodes, members := m.nodes.List(), m.roster.Members()
+	claims := m.claims.SetNodes(nodes)
 	m.network(nodes)
 	m.follow(nodes, members)
-	want, problems := overlay.Compute(m.local, nodes, members, nil)
+	want, problems := overlay.Compute(m.local, nodes, claims, nil)
 	err := m.apply(ctx, want, problems)
 	m.tell(want, problems, err)
 	m.moved()

@@ -28,6 +28,7 @@ type fakeUnderlay struct {
 	stuck                      []string
 	have                       overlay.Mesh
 	nodeEvent, member, touched chan struct{}
+	spoken                     chan struct{}
 }
 
 func newFakeUnderlay() *fakeUnderlay {
@@ -37,6 +38,7 @@ func newFakeUnderlay() *fakeUnderlay {
 type (
 	fakeDirectory struct{ *fakeUnderlay }
 	fakeRoster    struct{ *fakeUnderlay }
+	fakeRegistry  struct{ *fakeUnderlay }
 	fakeDevice    struct{ *fakeUnderlay }
 	fakeWays      struct{ *fakeUnderlay }
 )
@@ -63,6 +65,15 @@ func (f fakeRoster) Forget(name string) {
 	defer f.mu.Unlock()
 	f.forgotten = append(f.forgotten, name)
 }
+func (f fakeRegistry) Changed() <-chan struct{} { return f.spoken }
+
+// SetNodes returns a claim of every node, with its number as the key.
+func (f fakeRegistry) SetNodes(nodes []overlay.Node) (out []overlay.Claim) {
+	for _, n := range nodes {
+		out = append(out, overlay.Claim{Node: n.Name, Keys: [overlay.Lanes]overlay.Key{{n.Name[1] - '0'}, {n.Name[1] - '0' + 10}}})
+	}
+	return out
+}
 func (f fakeDevice) Changed() <-chan struct{}                   { return f.touched }
 func (f fakeDevice) Read(context.Context) (overlay.Mesh, error) { return f.have, nil }
 func (f fakeWays) MTUs() map[string]int                         { return f.mtus }
@@ -78,8 +89,8 @@ func (f fakeDevice) Apply(_ context.Context, p overlay.Plan) error {
 var (
 	testKeys  = [overlay.Lanes]overlay.Key{{1}, {11}}
 	testNodes = []overlay.Node{
-		{Name: "n1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"), InternalIPs: addrs("192.0.2.1"), PublicKey: overlay.PrintKeys(testKeys)},
-		{Name: "n2", PodCIDRs: prefixes("10.244.2.0/24"), InternalIPs: addrs("192.0.2.2"), PublicKey: overlay.PrintKeys([overlay.Lanes]overlay.Key{{2}, {12}})},
+		{Name: "n1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"), InternalIPs: addrs("192.0.2.1")},
+		{Name: "n2", PodCIDRs: prefixes("10.244.2.0/24"), InternalIPs: addrs("192.0.2.2")},
 	}
 )
 
@@ -101,7 +112,7 @@ func testMesher(f *fakeUnderlay) *mesher {
 	return &mesher{
 		log: slog.New(slog.DiscardHandler), gossip: 7946,
 		local: overlay.Local{Name: "n1", Keys: testKeys, Devices: ruleset.Devices, ListenPort: 51820, UnderlayMTU: 1500},
-		nodes: fakeDirectory{f}, roster: fakeRoster{f}, device: fakeDevice{f}, ways: fakeWays{f},
+		nodes: fakeDirectory{f}, roster: fakeRoster{f}, claims: fakeRegistry{f}, device: fakeDevice{f}, ways: fakeWays{f},
 		network: func([]overlay.Node) {}, moved: func() {},
 	}
 }
@@ -162,6 +173,23 @@ func TestNodeListIsTheSecondSource(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"n3"}, f.forgotten); diff != "" {
 		t.Errorf("forgotten (-want +got):\n%s", diff)
+	}
+}
+
+// TestDeadMemberKeepsItsPeer holds that what gossip says of a member's life changes nothing in the mesh.
+func TestDeadMemberKeepsItsPeer(t *testing.T) {
+	var plans [][]string
+	for _, alive := range []bool{true, false} {
+		f := newFakeUnderlay()
+		f.nodes = testNodes
+		f.members = []overlay.Member{{Name: "n1", Alive: true}, {Name: "n2", Alive: alive}}
+		if err := testMesher(f).reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		plans = append(plans, f.plans)
+	}
+	if diff := cmp.Diff(plans[0], plans[1]); diff != "" || len(plans[0]) != 1 {
+		t.Errorf("plans (-alive +dead):\n%s", diff)
 	}
 }
 

@@ -54,6 +54,7 @@ func (a *agent) report(ctx context.Context) status.Report {
 		Apply: e.Apply, Problems: a.problems.list(),
 	}
 	r.Ready = len(r.Reasons) == 0
+	a.reportTrust(&r)
 	r.Device = status.Device{
 		Name: ruleset.Devices[0], Kind: string(a.device.Kind()), Port: int(a.cfg.WireGuard.Port), PublicKey: a.public()[0].String(),
 	}
@@ -65,17 +66,33 @@ func (a *agent) report(ctx context.Context) status.Report {
 	return r
 }
 
+// reportTrust says what this node's word rests on, and whose it did not take.
+func (a *agent) reportTrust(r *status.Report) {
+	said, _ := a.speaker.Said()
+	r.Claim = status.Claim{SigningKey: a.speaker.signer.Public().String(), Epoch: said.Epoch}
+	for _, refused := range a.notary.Refused() {
+		r.Refused = append(r.Refused, status.Refused{Node: refused.Node, Cause: string(refused.Cause), Count: refused.Count})
+		if !refused.Cause.Stale() {
+			r.Problems = append(r.Problems, fmt.Sprintf("%d claims of %s refused: %s", refused.Count, cmp.Or(refused.Node, "unknown nodes"), refused.Cause))
+		}
+	}
+	if keys, err := a.secret.Keys(); err == nil {
+		r.Gossip.Keys = fingerprints(keys)
+	}
+	if problem := a.secret.Problem(); problem != "" {
+		r.Problems = append(r.Problems, problem)
+	}
+}
+
 func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
 	m := a.mesher.State()
 	r.Device.MTU = m.Mesh.Lanes[0].MTU
+	r.Gossip.Strangers = a.gossip.Strangers()
 	for _, p := range m.Problems {
 		r.Problems = append(r.Problems, p.String())
 	}
-	for cause, count := range a.gossip.Refused() {
-		r.Problems = append(r.Problems, fmt.Sprintf("gossip: %d records refused: %s", count, cause))
-	}
 	slices.Sort(r.Problems)
-	r.Members = members(a.nodes.List(), a.gossip.Members())
+	r.Members = members(a.known.List(), a.gossip.Members())
 	peers, err := a.device.Peers(ctx)
 	if err != nil {
 		r.Problems = append(r.Problems, err.Error())
@@ -115,8 +132,8 @@ func members(nodes []overlay.Node, seen []overlay.Member) []status.Member {
 		if s.Alive {
 			m.State = status.Alive
 		}
-		if len(s.Endpoints) > 0 {
-			m.Address = s.Endpoints[0].Addr()
+		if s.Address.IsValid() {
+			m.Address = s.Address.Addr()
 		}
 		all[s.Name] = m
 	}

@@ -37,10 +37,10 @@ func TestRoutesFollowTheWays(t *testing.T) {
 // TestTargets holds that only peers with a family in common are probed, never beyond their route's MTU.
 func TestTargets(t *testing.T) {
 	nodes := append(testNodes[:2:2],
-		overlay.Node{Name: "n3", PodCIDRs: prefixes("fd00:3::/64"), InternalIPs: addrs("192.0.2.3"), PublicKey: overlay.PrintKeys([overlay.Lanes]overlay.Key{{3}, {13}})},
+		overlay.Node{Name: "n3", PodCIDRs: prefixes("fd00:3::/64"), InternalIPs: addrs("192.0.2.3")},
 		overlay.Node{Name: "n4", PodCIDRs: prefixes("10.244.4.0/24"), InternalIPs: addrs("192.0.2.4")})
 	local := testMesher(newFakeUnderlay()).local
-	mesh, _ := overlay.Compute(local, nodes, nil, nil)
+	mesh, _ := overlay.Compute(local, nodes, fakeRegistry{}.SetNodes(nodes[:3]), nil)
 	peers := []wireguard.PeerStatus{{Key: overlay.Key{2}, ReceivedBytes: 7}, {Lane: 1, Key: overlay.Key{12}, ReceivedBytes: 10}}
 	got := targets(mesh, peers, []overlay.Member{{Name: "n2", Alive: true}, {Name: "n3"}})
 	want := []probe.Target{

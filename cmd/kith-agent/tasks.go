@@ -47,52 +47,34 @@ func (a *agent) gather(ctx context.Context) error {
 	return nil
 }
 
-// publish keeps this node's public keys on its Node object.
-func (a *agent) publish(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.networked:
-			if err := a.nodes.Publish(ctx, a.public(), a.cfg.WireGuard.Port); err != nil && ctx.Err() == nil {
-				return err
-			}
-		}
-	}
-}
-
-// public are the public halves of this node's keys.
-func (a *agent) public() [overlay.Lanes]overlay.Key {
-	keys, _ := a.keys.Public()
-	return keys
-}
-
 // keepMesh joins gossip and keeps the device, once this node's own address and the gossip key are known.
 func (a *agent) keepMesh(ctx context.Context) error {
-	if err := a.nodes.WaitSynced(ctx); err != nil {
+	if err := a.known.await(ctx); err != nil {
 		return nil
 	}
 	local, address, err := a.local(ctx)
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	key, err := persist(ctx, a.log, "gossip key", func() ([]byte, error) { return gossipKey(ctx, a.client, namespace()) })
+	if err := a.introduce(address); err != nil {
+		return err
+	}
+	keys, err := persist(ctx, a.log, "gossip key", a.secret.Keys)
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	_, claim := a.speaker.Said()
 	a.gossip, err = gossip.Start(gossip.Config{
-		Name: a.node, Bind: netip.AddrPortFrom(address, a.cfg.Gossip.Port), SecretKey: key, Log: a.log,
-		Record: gossip.Record{
-			Keys: a.public(), Epoch: uint64(a.started.UnixNano()),
-			Endpoints: []netip.AddrPort{netip.AddrPortFrom(address, a.cfg.WireGuard.Port)},
-		},
+		Name: a.node, Bind: netip.AddrPortFrom(address, a.cfg.Gossip.Port), Keys: keys,
+		Record: claim, Judge: a.notary, Log: a.log,
 	})
 	if err != nil {
 		return err
 	}
 	a.prober = probe.New(a.cfg.Probe.Port, path.Defaults())
 	a.mesher = &mesher{
-		log: a.log, local: local, gossip: a.cfg.Gossip.Port, nodes: a.nodes, roster: a.gossip, device: a.device, ways: a.prober,
+		log: a.log, local: local, gossip: a.cfg.Gossip.Port, nodes: a.known, roster: a.gossip, claims: a.notary, device: a.device,
+		ways:    a.prober,
 		network: a.nodesChanged, moved: a.move,
 	}
 	close(a.meshed)
@@ -101,6 +83,7 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	g.Go(func() error { return a.mesher.run(ctx) })
 	g.Go(func() error { return a.prober.Run(ctx) })
 	g.Go(func() error { return a.scout(ctx) })
+	g.Go(func() error { return a.followSelf(ctx, address) })
 	return g.Wait()
 }
 
@@ -110,7 +93,7 @@ func (a *agent) local(ctx context.Context) (overlay.Local, netip.Addr, error) {
 	if err != nil {
 		return overlay.Local{}, netip.Addr{}, err
 	}
-	address, err := persist(ctx, a.log, "own address", func() (netip.Addr, error) { return a.ownAddress(family) })
+	address, err := persist(ctx, a.log, "own address", a.ownAddress)
 	if err != nil {
 		return overlay.Local{}, netip.Addr{}, err
 	}
@@ -125,20 +108,6 @@ func (a *agent) local(ctx context.Context) (overlay.Local, netip.Addr, error) {
 		Name: a.node, Keys: a.public(), Devices: ruleset.Devices, ListenPort: a.cfg.WireGuard.Port,
 		Underlay: family, UnderlayMTU: mtu, Keepalive: keepalive,
 	}, address, nil
-}
-
-func (a *agent) ownAddress(family overlay.Family) (netip.Addr, error) {
-	for _, n := range a.nodes.List() {
-		if n.Name != a.node {
-			continue
-		}
-		for _, address := range n.InternalIPs {
-			if family == overlay.Auto || overlay.FamilyOf(address) == family {
-				return address, nil
-			}
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("node %s has no InternalIP of family %s in its status", a.node, a.cfg.Underlay.Family)
 }
 
 // persist tries until it succeeds or ctx ends.

@@ -130,12 +130,10 @@ func (t *tunnel) newNode(number int) *tunnelNode {
 	var err error
 	n.keys, err = wireguard.LoadKeys(t.TempDir())
 	mustDo(t.TB, "make keys", err)
-	keys, _ := n.keys.Public()
 	n.api = overlay.Node{
 		Name:        fmt.Sprintf("node%d", number),
 		PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", number)),
 		InternalIPs: addrs(fmt.Sprintf("172.31.0.%d", number)),
-		PublicKey:   overlay.PrintKeys(keys),
 	}
 	n.attachment = cni.NewAttachment(cni.Request{
 		Key: cni.Key{ContainerID: "pod-" + n.api.Name, IfName: "eth0"}, Netns: n.pod.path,
@@ -204,7 +202,7 @@ func (t *tunnel) joinMesh(n *tunnelNode) {
 	want, problems := overlay.Compute(overlay.Local{
 		Name: n.api.Name, Keys: keys, Devices: n.names, ListenPort: 51820,
 		UnderlayMTU: tunnelUnderlayMTU, Keepalive: keepalive,
-	}, []overlay.Node{t.nodes[0].api, t.nodes[1].api}, nil, nil)
+	}, []overlay.Node{t.nodes[0].api, t.nodes[1].api}, []overlay.Claim{t.nodes[0].claim(), t.nodes[1].claim()}, nil)
 	if len(problems) > 0 {
 		t.Fatalf("mesh of %s: %v", n.api.Name, problems)
 	}
@@ -217,6 +215,11 @@ func (t *tunnel) joinMesh(n *tunnelNode) {
 		}
 	}
 	t.Fatalf("the mesh of %s does not come up: %v", n.api.Name, err)
+}
+
+func (n *tunnelNode) claim() overlay.Claim {
+	keys, _ := n.keys.Public()
+	return overlay.Claim{Node: n.api.Name, Keys: keys}
 }
 
 // approach applies one plan and says whether there was one.

@@ -7,33 +7,26 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// announcement holds this node's encoded record for memberlist to carry. The
-// other duties of a memberlist delegate are empty: user messages starve in large
-// clusters, so everything a member says is in its record.
+// announcement holds this node's record for memberlist to carry. The other duties
+// of a memberlist delegate are empty: user messages starve in large clusters, so
+// everything a member says is in its record.
 type announcement struct {
 	mu   sync.Mutex
 	meta []byte
 }
 
-func newAnnouncement(r Record) (*announcement, error) {
+func newAnnouncement(record []byte) (*announcement, error) {
 	a := &announcement{}
-	return a, a.set(r)
+	return a, a.set(record)
 }
 
-func (a *announcement) set(r Record) error {
-	meta, err := r.MarshalBinary()
-	if err != nil {
-		return err
-	}
-	if _, err := ParseRecord(meta); err != nil {
-		return err
-	}
-	if len(meta) > memberlist.MetaMaxSize {
-		return fmt.Errorf("record of %d bytes, at most %d", len(meta), memberlist.MetaMaxSize)
+func (a *announcement) set(record []byte) error {
+	if len(record) == 0 || len(record) > memberlist.MetaMaxSize {
+		return fmt.Errorf("record of %d bytes, at most %d", len(record), memberlist.MetaMaxSize)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.meta = meta
+	a.meta = record
 	return nil
 }
 

@@ -1,17 +1,20 @@
 // Package gossip is the edge between memberlist and the mesh's members.
 //
-// Input: this node's record, a shared secret, and addresses to find others at.
-// Output: the list of members with what each says of itself and whether it lives.
+// Input: this node's record, the cluster's keys, and addresses to find others at.
+// Output: the list of members, where each gossips, and whether it lives; and every
+// record that is heard, for the judge.
 //
 // Invariants:
 //   - A member once seen stays in the list, alive or dead, until it is forgotten.
 //   - Ending the process says nothing to the others: a restart is no leave.
 //   - As long as an address is known at which no live member answers, it is tried
 //     again: a healed partition heals here.
-//   - What does not parse is refused, counted by cause, and changes nothing.
+//   - A member whose record the judge refuses is no member, and is told to nobody.
+//   - What does not bear one of the cluster's keys is counted and changes nothing.
 //
-// Out of scope: whether a member may claim its key (the core compares with the
-// Node object), signatures, and where seeds and the secret come from.
+// Out of scope: what is in a record and whether it is true (the judge says), and
+// where seeds and keys come from. Liveness is not signed: a member can call another
+// dead, and nothing may hang on that but what this node tries first.
 package gossip
 
 import (
@@ -28,13 +31,23 @@ import (
 	"github.com/kithnet/kith/overlay"
 )
 
-// Config is what Start needs. SecretKey has 32 bytes. Zero Intervals are the
-// defaults.
+// Judge decides which records are true. It is asked under memberlist's lock and
+// may not call back.
+type Judge interface {
+	// Hear returns why the record is refused, or nil.
+	Hear(overlay.Heard) error
+	// Conflict tells of a member that is alive at one address and heard of at another.
+	Conflict(name string)
+}
+
+// Config is what Start needs. Keys have 32 bytes each; what is sent bears the
+// first, what is received may bear any. Zero Intervals are the defaults.
 type Config struct {
 	Name      string
 	Bind      netip.AddrPort
-	SecretKey []byte
-	Record    Record
+	Keys      [][]byte
+	Record    []byte
+	Judge     Judge
 	Intervals Intervals
 	Log       *slog.Logger
 
@@ -62,7 +75,7 @@ func (i Intervals) orDefaults() Intervals {
 }
 
 const (
-	secretLength   = 32
+	keyLength      = 32
 	streamTimeout  = 5 * time.Second
 	updateTimeout  = 5 * time.Second
 	reclaimTimeout = time.Millisecond
@@ -72,22 +85,28 @@ const (
 type Gossip struct {
 	config Config
 	list   *memberlist.Memberlist
+	keys   *memberlist.Keyring
 	roster *roster
 	record *announcement
+	lines  *logWriter
 	log    *slog.Logger
 }
 
 // Start binds the gossip port and begins to answer. Run looks for others.
 func Start(config Config) (*Gossip, error) {
-	if len(config.SecretKey) != secretLength {
-		return nil, fmt.Errorf("start gossip: secret key of %d bytes instead of %d", len(config.SecretKey), secretLength)
-	}
 	config.Intervals = config.Intervals.orDefaults()
 	record, err := newAnnouncement(config.Record)
 	if err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
-	g := &Gossip{config: config, roster: newRoster(config.Name), record: record, log: config.Log}
+	keys, err := newKeys(config.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
+	g := &Gossip{
+		config: config, keys: keys, roster: newRoster(config.Name, config.Judge), record: record,
+		lines: &logWriter{log: config.Log, now: time.Now}, log: config.Log,
+	}
 	g.list, err = memberlist.Create(g.listConfig())
 	if err != nil {
 		return nil, fmt.Errorf("start gossip on %s: %w", config.Bind, err)
@@ -101,7 +120,7 @@ func (g *Gossip) listConfig() *memberlist.Config {
 	c.BindAddr = g.config.Bind.Addr().String()
 	c.BindPort = int(g.config.Bind.Port())
 	c.AdvertisePort = int(g.config.Bind.Port())
-	c.SecretKey = g.config.SecretKey
+	c.Keyring = g.keys
 	c.Transport = g.config.transport
 	c.TCPTimeout = streamTimeout
 	c.ProbeInterval = g.config.Intervals.Probe
@@ -113,7 +132,7 @@ func (g *Gossip) listConfig() *memberlist.Config {
 	c.Events = g.roster
 	c.Alive = g.roster
 	c.Conflict = g.roster
-	c.Logger = log.New(&logWriter{log: g.log}, "", 0)
+	c.Logger = log.New(g.lines, "", 0)
 	return c
 }
 
@@ -124,8 +143,8 @@ func (g *Gossip) Members() []overlay.Member { return g.roster.members() }
 // Changed receives after the list of members changed. It is for one consumer.
 func (g *Gossip) Changed() <-chan struct{} { return g.roster.changed }
 
-// Refused returns how many records were refused, by cause.
-func (g *Gossip) Refused() map[string]uint64 { return g.roster.refusals() }
+// Strangers returns how many packets and streams bore none of the cluster's keys.
+func (g *Gossip) Strangers() uint64 { return g.lines.count() }
 
 // Forget drops a member whose node is gone. One that is still alive stays.
 func (g *Gossip) Forget(name string) { g.roster.forget(name) }
@@ -137,7 +156,7 @@ func (g *Gossip) SetSeeds(seeds []netip.AddrPort) { g.roster.setSeeds(seeds) }
 func (g *Gossip) Addr() netip.AddrPort { return addrPort(g.list.LocalNode()) }
 
 // SetRecord replaces this node's record and tells the others.
-func (g *Gossip) SetRecord(ctx context.Context, record Record) error {
+func (g *Gossip) SetRecord(ctx context.Context, record []byte) error {
 	if err := g.record.set(record); err != nil {
 		return fmt.Errorf("set gossip record: %w", err)
 	}

@@ -22,6 +22,7 @@ const (
 // member is one node's gossip on a loopback address of its own.
 type member struct {
 	*Gossip
+	*bench
 	addr string
 	stop func()
 }
@@ -41,14 +42,15 @@ func newClique(t *testing.T, block int) *clique {
 
 func (c *clique) addr(number int) string { return fmt.Sprintf("127.%d.0.%d", c.block, number) }
 
-func secret(letter byte) []byte { return bytes.Repeat([]byte{letter}, secretLength) }
+func secret(letter byte) []byte { return bytes.Repeat([]byte{letter}, keyLength) }
 
 func (c *clique) config(name string, number int) Config {
 	return Config{
 		Name:      name,
 		Bind:      netip.AddrPortFrom(netip.MustParseAddr(c.addr(number)), testPort),
-		SecretKey: secret('s'),
-		Record:    Record{Keys: keys(name[0]), Endpoints: endpoints(c.addr(number) + ":51820")},
+		Keys:      [][]byte{secret('s')},
+		Record:    newPerson(name).record(1, c.addr(number)),
+		Judge:     newBench("a", "b", "c", "d", "e", "f", "g", "h", name),
 		Intervals: Intervals{Probe: 200 * time.Millisecond, Gossip: 20 * time.Millisecond, Rejoin: 200 * time.Millisecond},
 		Log:       slog.New(slog.DiscardHandler),
 	}
@@ -76,7 +78,7 @@ func (c *clique) startWith(config Config) *member {
 			c.t.Errorf("run %s: %v", config.Name, err)
 		}
 	}()
-	m := &member{Gossip: g, addr: addr, stop: func() {
+	m := &member{Gossip: g, bench: config.Judge.(*bench), addr: addr, stop: func() {
 		cancel()
 		<-done
 	}}
@@ -125,8 +127,7 @@ func TestMembersFindEachOther(t *testing.T) {
 	c.start("c", 3)
 	c.allSee("abc")
 	for _, m := range a.Members() {
-		want := endpoints(c.members[m.Name].addr + ":51820")[0]
-		if m.Keys != keys(m.Name[0]) || len(m.Endpoints) != 1 || m.Endpoints[0] != want {
+		if want := c.members[m.Name].Addr(); m.Address != want || !want.IsValid() {
 			t.Errorf("a knows %s as %+v", m.Name, m)
 		}
 	}
@@ -158,11 +159,6 @@ func TestDeadMemberStaysUntilForgotten(t *testing.T) {
 	b.stop()
 	delete(c.members, "b")
 	c.sees(a, "a(b)")
-	for _, m := range a.Members() {
-		if m.Name == "b" && m.Keys != keys('b') {
-			t.Errorf("the dead lost its key: %+v", m)
-		}
-	}
 	a.Forget("b")
 	c.sees(a, "a")
 }
@@ -182,10 +178,10 @@ func TestRestartIsNoLeave(t *testing.T) {
 	b.stop()
 	c.sees(a, "a(b)")
 	moved := c.config("b", 3)
-	moved.Record = Record{Keys: keys('n'), Endpoints: endpoints("9.9.9.9:1")}
+	moved.Record = newPerson("b").record(2, c.addr(3))
 	c.startWith(moved)
 	c.allSee("ab")
-	if m := a.Members()[1]; m.Keys != keys('n') {
+	if m := a.Members()[1]; m.Address.Addr().String() != c.addr(3) || a.epoch("b") != 2 {
 		t.Errorf("a did not learn the new record: %+v", m)
 	}
 }
@@ -196,16 +192,18 @@ func TestRecordSpreads(t *testing.T) {
 	a := c.start("a", 1)
 	b := c.start("b", 2)
 	c.allSee("ab")
-	if err := b.SetRecord(context.Background(), Record{Keys: keys('n')}); err != nil {
+	if err := b.SetRecord(context.Background(), newPerson("b").record(2, b.addr)); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); a.Members()[1].Keys != keys('n'); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); a.epoch("b") != 2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a does not hear of the new record")
 		}
 	}
-	if err := b.SetRecord(context.Background(), Record{}); err == nil {
-		t.Error("a record without a key is no error")
+	for _, record := range [][]byte{nil, make([]byte, memberlist.MetaMaxSize+1)} {
+		if err := b.SetRecord(context.Background(), record); err == nil {
+			t.Errorf("a record of %d bytes is no error", len(record))
+		}
 	}
 }
 
@@ -229,50 +227,3 @@ func TestPartitionHeals(t *testing.T) {
 	c.allSee("abcd")
 	t.Logf("one view %s after the partition", time.Since(start).Round(time.Millisecond))
 }
-
-func TestSecretKeepsStrangersOut(t *testing.T) {
-	t.Parallel()
-	c := newClique(t, 16)
-	a := c.start("a", 1)
-	stranger := c.config("x", 2)
-	stranger.SecretKey = secret('x')
-	x := c.startWith(stranger)
-	time.Sleep(time.Second)
-	c.sees(a, "a")
-	c.sees(x, "x")
-	short := c.config("y", 3)
-	short.SecretKey = secret('y')[:16]
-	if _, err := Start(short); err == nil {
-		t.Error("a short secret is no error")
-	}
-}
-
-// A member with a right secret and a wrong record is refused and counted.
-func TestUnreadableRecordIsRefused(t *testing.T) {
-	t.Parallel()
-	c := newClique(t, 17)
-	a := c.start("a", 1)
-	config := memberlist.DefaultLANConfig()
-	config.Name, config.BindAddr, config.BindPort = "z", c.addr(2), testPort
-	config.SecretKey = secret('s')
-	config.LogOutput = discard{}
-	config.Delegate = &announcement{meta: []byte("not a record")}
-	z, err := memberlist.Create(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { z.Shutdown() })
-	if _, err := z.Join([]string{a.Addr().String()}); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(patience); a.Refused()["version"] == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("refused: %v", a.Refused())
-		}
-	}
-	c.sees(a, "a")
-}
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }

@@ -4,15 +4,73 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
+	"time"
 )
 
-// logWriter turns memberlist's lines ("[WARN] memberlist: text") into records.
-type logWriter struct{ log *slog.Logger }
+// logWriter turns memberlist's lines ("[WARN] memberlist: text") into records. What
+// others can make it say without end is not logged line by line: packets of
+// strangers are counted, what the judge has refused is the judge's to tell, and of
+// the rest so many lines a second pass.
+type logWriter struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu        sync.Mutex
+	strangers uint64
+	told      time.Time // of strangers
+	second    time.Time
+	passed    int
+}
+
+const (
+	linesPerSecond = 20
+	strangersEvery = time.Minute
+)
 
 func (w *logWriter) Write(line []byte) (int, error) {
 	level, text := splitLine(string(line))
-	w.log.Log(context.Background(), level, text)
+	switch {
+	case fromStranger(text):
+		w.stranger(text)
+	case !refusedByJudge(text) && w.pass():
+		w.log.Log(context.Background(), level, text)
+	}
 	return len(line), nil
+}
+
+// fromStranger knows the lines about what does not decrypt.
+func fromStranger(text string) bool {
+	return strings.HasPrefix(text, "Decrypt packet failed") || strings.HasPrefix(text, "failed to receive")
+}
+
+func refusedByJudge(text string) bool { return strings.HasPrefix(text, "ignoring alive message") }
+
+func (w *logWriter) stranger(text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.strangers++
+	if now := w.now(); now.Sub(w.told) >= strangersEvery {
+		w.told = now
+		w.log.Warn("gossip from somebody without the cluster's key", "count", w.strangers, "last", text)
+	}
+}
+
+func (w *logWriter) pass() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := w.now(); now.Sub(w.second) >= time.Second {
+		w.second, w.passed = now, 0
+	}
+	w.passed++
+	return w.passed <= linesPerSecond
+}
+
+// count returns how many packets and streams of strangers there were.
+func (w *logWriter) count() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.strangers
 }
 
 // splitLine lowers the level of what is routine in a mesh: members come and go,

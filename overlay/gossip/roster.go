@@ -2,9 +2,6 @@ package gossip
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -18,54 +15,48 @@ import (
 // memberlist calls it under its own lock, so it never calls back.
 type roster struct {
 	self    string
+	judge   Judge
 	changed chan struct{}
 	seeded  chan struct{}
 
-	mu      sync.Mutex
-	known   map[string]entry
-	seeds   []netip.AddrPort
-	refused map[string]uint64
+	mu    sync.Mutex
+	known map[string]entry
+	seeds []netip.AddrPort
 }
 
 type entry struct {
-	record Record
-	addr   netip.AddrPort
-	alive  bool
+	addr  netip.AddrPort
+	alive bool
 }
 
-func newRoster(self string) *roster {
+func newRoster(self string, judge Judge) *roster {
 	return &roster{
 		self:    self,
+		judge:   judge,
 		changed: make(chan struct{}, 1),
 		seeded:  make(chan struct{}, 1),
 		known:   make(map[string]entry),
-		refused: make(map[string]uint64),
 	}
 }
 
-// NotifyAlive refuses a member whose record cannot be read.
+// NotifyAlive refuses a member whose record the judge refuses. What others say of
+// this node itself passes: memberlist has to hear it to refute it.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
-	_, err := ParseRecord(n.Meta)
-	if err == nil {
+	if n.Name == r.self {
 		return nil
 	}
-	r.refuse(cause(err))
-	return fmt.Errorf("refuse member %q: %w", n.Name, err)
+	return r.judge.Hear(overlay.Heard{Name: n.Name, Address: addrPort(n), Record: n.Meta})
 }
 
-// NotifyConflict counts two nodes that go by one name.
-func (r *roster) NotifyConflict(_, _ *memberlist.Node) { r.refuse("name-conflict") }
+// NotifyConflict hears of two nodes that go by one name.
+func (r *roster) NotifyConflict(_, other *memberlist.Node) { r.judge.Conflict(other.Name) }
 
 func (r *roster) NotifyJoin(n *memberlist.Node)   { r.note(n, entry{alive: true}) }
 func (r *roster) NotifyUpdate(n *memberlist.Node) { r.note(n, entry{alive: true}) }
 func (r *roster) NotifyLeave(n *memberlist.Node)  { r.note(n, entry{alive: false}) }
 
-// note completes the entry with what the member says.
+// note completes the entry with the member's address.
 func (r *roster) note(n *memberlist.Node, e entry) {
-	var err error
-	if e.record, err = ParseRecord(n.Meta); err != nil {
-		return
-	}
 	e.addr = addrPort(n)
 	r.mu.Lock()
 	r.known[n.Name] = e
@@ -73,36 +64,12 @@ func (r *roster) note(n *memberlist.Node, e entry) {
 	signal(r.changed)
 }
 
-func (r *roster) refuse(cause string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.refused[cause]++
-}
-
-func cause(err error) string {
-	if errors.Is(err, ErrVersion) {
-		return "version"
-	}
-	return "malformed"
-}
-
-func (r *roster) refusals() map[string]uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.refused)
-}
-
 func (r *roster) members() []overlay.Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := make([]overlay.Member, 0, len(r.known))
 	for name, e := range r.known {
-		out = append(out, overlay.Member{
-			Name:      name,
-			Keys:      e.record.Keys,
-			Endpoints: slices.Clone(e.record.Endpoints),
-			Alive:     e.alive,
-		})
+		out = append(out, overlay.Member{Name: name, Address: e.addr, Alive: e.alive})
 	}
 	slices.SortFunc(out, func(a, b overlay.Member) int { return cmp.Compare(a.Name, b.Name) })
 	return out

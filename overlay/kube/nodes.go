@@ -1,7 +1,7 @@
 // Package kube is the edge between the API server's Node objects and the mesh.
 //
 // Input: a watch of all Nodes. Output: overlay.Node values, and this node's own
-// public keys and port on its own Node object.
+// signing key and claim on its own Node object.
 //
 // Invariants:
 //   - The cache holds of a Node only what the mesh needs.
@@ -86,6 +86,9 @@ func (n *Nodes) WaitSynced(ctx context.Context) error {
 	}
 	return nil
 }
+
+// HasSynced tells whether List is complete.
+func (n *Nodes) HasSynced() bool { return n.informer.HasSynced() }
 
 // Changed receives after List changed. It is for one consumer.
 func (n *Nodes) Changed() <-chan struct{} { return n.changed }

@@ -26,7 +26,7 @@ func object() *corev1.Node {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "a", UID: "1", CreationTimestamp: metav1.Unix(100, 0),
-			Annotations:   map[string]string{overlay.KeyAnnotation: "key", overlay.PortAnnotation: "51820", "other": strings.Repeat("x", 1000)},
+			Annotations:   map[string]string{overlay.SigningKeyAnnotation: "key", overlay.ClaimAnnotation: "claim", "other": strings.Repeat("x", 1000)},
 			Labels:        map[string]string{"other": "x"},
 			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet"}},
 		},
@@ -49,7 +49,7 @@ func TestTranslate(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := overlay.Node{
-		Name: "a", Created: time.Unix(100, 0), PublicKey: "key", ListenPort: "51820",
+		Name: "a", UID: "1", Created: time.Unix(100, 0), SigningKey: "key", Claim: "claim",
 		PodCIDRs:    []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")},
 		InternalIPs: []netip.Addr{netip.MustParseAddr("172.18.0.1"), netip.MustParseAddr("fd00:18::1")},
 		ExternalIPs: []netip.Addr{netip.MustParseAddr("9.9.9.9")}, Labels: map[string]string{"other": "x"},
@@ -151,17 +151,16 @@ func TestPublishWritesTwoAnnotationsOnce(t *testing.T) {
 	client := fake.NewClientset(object())
 	n := start(t, client)
 	n.awaitChange(t)
-	var keys [overlay.Lanes]overlay.Key
-	keys[0], keys[1] = overlay.Key{1}, overlay.Key{2}
-	if err := n.Publish(ctx, keys, 4500); err != nil {
+	p := Publication{SigningKey: overlay.SigningKey{1}, Claim: []byte("sealed")}
+	if err := n.Publish(ctx, p); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{`a {"metadata":{"annotations":{"kith.network/wireguard-port":"4500","kith.network/wireguard-public-key":"` + overlay.PrintKeys(keys) + `"}}}`}
+	want := []string{`a {"metadata":{"annotations":{"kith.network/claim":"c2VhbGVk","kith.network/signing-public-key":"` + p.SigningKey.String() + `"}}}`}
 	if diff := cmp.Diff(want, patches(client)); diff != "" {
 		t.Error(diff)
 	}
 	n.awaitChange(t)
-	if err := n.Publish(ctx, keys, 4500); err != nil {
+	if err := n.Publish(ctx, p); err != nil {
 		t.Fatal(err)
 	}
 	if got := patches(client); len(got) != 1 {
@@ -177,7 +176,7 @@ func TestPublishTriesAgain(t *testing.T) {
 		return failures >= 0, nil, errors.New("not now")
 	})
 	n := start(t, client)
-	if err := n.Publish(t.Context(), [overlay.Lanes]overlay.Key{{1}, {2}}, 1); err != nil {
+	if err := n.Publish(t.Context(), Publication{Claim: []byte{1}}); err != nil {
 		t.Fatal(err)
 	}
 	if failures != -1 {
@@ -186,7 +185,7 @@ func TestPublishTriesAgain(t *testing.T) {
 	failures = 1 << 30
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := n.Publish(ctx, [overlay.Lanes]overlay.Key{{3}, {4}}, 1); !errors.Is(err, context.DeadlineExceeded) {
+	if err := n.Publish(ctx, Publication{Claim: []byte{2}}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("publish without an API server: %v", err)
 	}
 }

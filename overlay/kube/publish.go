@@ -2,9 +2,9 @@ package kube
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,12 +19,18 @@ const (
 	lastRetry  = 10 * time.Second
 )
 
-// Publish puts the keys and port on this node's own Node object. It tries until it
-// succeeds or ctx ends.
-func (n *Nodes) Publish(ctx context.Context, keys [overlay.Lanes]overlay.Key, port uint16) error {
+// Publication is what a node says of itself on its Node object.
+type Publication struct {
+	SigningKey overlay.SigningKey
+	Claim      []byte // sealed
+}
+
+// Publish puts what this node says of itself on its own Node object. It tries until
+// it succeeds or ctx ends.
+func (n *Nodes) Publish(ctx context.Context, p Publication) error {
 	want := map[string]string{
-		overlay.KeyAnnotation:  overlay.PrintKeys(keys),
-		overlay.PortAnnotation: strconv.Itoa(int(port)),
+		overlay.SigningKeyAnnotation: p.SigningKey.String(),
+		overlay.ClaimAnnotation:      base64.StdEncoding.EncodeToString(p.Claim),
 	}
 	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
 		if n.published(want) {

@@ -32,7 +32,7 @@ func strip(object any) (any, error) {
 
 func ownAnnotations(all map[string]string) map[string]string {
 	out := make(map[string]string, 2)
-	for _, name := range []string{overlay.KeyAnnotation, overlay.PortAnnotation} {
+	for _, name := range []string{overlay.SigningKeyAnnotation, overlay.ClaimAnnotation} {
 		if value, ok := all[name]; ok {
 			out[name] = value
 		}
@@ -55,10 +55,11 @@ func numeric(all []corev1.NodeAddress) []corev1.NodeAddress {
 func translate(node *corev1.Node) overlay.Node {
 	out := overlay.Node{
 		Name:       node.Name,
+		UID:        string(node.UID),
 		Created:    node.CreationTimestamp.Time,
-		PublicKey:  node.Annotations[overlay.KeyAnnotation],
-		ListenPort: node.Annotations[overlay.PortAnnotation],
 		Labels:     node.Labels,
+		SigningKey: node.Annotations[overlay.SigningKeyAnnotation],
+		Claim:      node.Annotations[overlay.ClaimAnnotation],
 	}
 	for _, cidr := range podCIDRs(node.Spec) {
 		if prefix, err := netip.ParsePrefix(cidr); err == nil {

@@ -168,7 +168,7 @@ func (l *lane) setKey(ctx context.Context, public overlay.Key) error {
 	if !ok {
 		return errors.New("this node has no private key for it")
 	}
-	key := private.key
+	key := private.private()
 	return l.configure(ctx, wgtypes.Config{PrivateKey: &key})
 }
 

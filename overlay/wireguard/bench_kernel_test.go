@@ -22,11 +22,11 @@ func strangers(b *testing.B, count int) []*node {
 	for i := range count {
 		var key overlay.Key
 		key[0], key[1], key[2] = byte(i), byte(i>>8), 1
-		out = append(out, &node{api: overlay.Node{
-			Name:        fmt.Sprintf("stranger%d", i),
+		name := fmt.Sprintf("stranger%d", i)
+		out = append(out, &node{claim: overlay.Claim{Node: name, Keys: [overlay.Lanes]overlay.Key{key, {31: 1, 0: key[0], 1: key[1]}}}, api: overlay.Node{
+			Name:        name,
 			PodCIDRs:    []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))},
 			InternalIPs: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("172.30.%d.%d", i>>8, i&255))},
-			PublicKey:   overlay.PrintKeys([overlay.Lanes]overlay.Key{key, {31: 1, 0: key[0], 1: key[1]}}),
 		}})
 	}
 	return out

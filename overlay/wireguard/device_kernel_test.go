@@ -84,9 +84,7 @@ func TestEndpointMoves(t *testing.T) {
 	mustReach(t, a, pod)
 	moved := netip.MustParseAddr("172.31.0.102")
 	b.renumber(moved)
-	a.members = []overlay.Member{{
-		Name: b.api.Name, Keys: b.public(), Endpoints: []netip.AddrPort{netip.AddrPortFrom(moved, 51820)},
-	}}
+	b.claim.Endpoints = []netip.AddrPort{netip.AddrPortFrom(moved, 51820)}
 	if plan := a.plan(); len(plan.Steps) != overlay.Lanes || !strings.Contains(plan.String(), "endpoint 172.31.0.102:51820") {
 		t.Errorf("plan is not one endpoint for each lane:\n%s", plan)
 	}

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -17,20 +18,37 @@ import (
 	"github.com/kithnet/kith/overlay"
 )
 
-// PrivateKey is a WireGuard key of this node. It does not show itself.
-type PrivateKey struct{ key wgtypes.Key }
+// PrivateKey is a WireGuard key of this node, kept as the seed of an Ed25519 key, so
+// that the node can prove that it holds it. It does not show itself.
+type PrivateKey struct{ seed wgtypes.Key }
 
 // NewPrivateKey makes a key.
 func NewPrivateKey() (PrivateKey, error) {
-	key, err := wgtypes.GeneratePrivateKey()
+	seed, err := wgtypes.GenerateKey()
 	if err != nil {
 		return PrivateKey{}, fmt.Errorf("make WireGuard key: %w", err)
 	}
-	return PrivateKey{key: key}, nil
+	return PrivateKey{seed: seed}, nil
 }
 
 // Public returns the public half.
-func (k PrivateKey) Public() overlay.Key { return overlay.Key(k.key.PublicKey()) }
+func (k PrivateKey) Public() overlay.Key {
+	_, public := overlay.WireGuardKeys(k.ed25519())
+	return public
+}
+
+// Prove signs a message with the key.
+func (k PrivateKey) Prove(message []byte) overlay.Signature {
+	return overlay.ProveKey(k.ed25519(), message)
+}
+
+func (k PrivateKey) ed25519() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(k.seed[:]) }
+
+// private is the key as WireGuard takes it.
+func (k PrivateKey) private() wgtypes.Key {
+	private, _ := overlay.WireGuardKeys(k.ed25519())
+	return private
+}
 
 const hidden = "(private key)"
 
@@ -70,6 +88,14 @@ func (k *Keyring) Public() ([overlay.Lanes]overlay.Key, uint32) {
 	return out, k.generation
 }
 
+// Prover returns what signs with the private half of a key; nil if it is not there.
+func (k *Keyring) Prover(public overlay.Key) overlay.Sign {
+	if private, ok := k.find(public); ok {
+		return private.Prove
+	}
+	return nil
+}
+
 // find returns the private half of a key.
 func (k *Keyring) find(public overlay.Key) (PrivateKey, bool) {
 	k.mu.Lock()
@@ -107,7 +133,7 @@ func (k *Keyring) Renew() error {
 
 // replace writes the keys whole or not at all, also over a crash, and takes them.
 func (k *Keyring) replace(generation uint32, keys [overlay.Lanes]PrivateKey) error {
-	text := fmt.Sprintf("%d\n%s\n%s\n", generation, keys[0].key, keys[1].key)
+	text := fmt.Sprintf("%d\n%s\n%s\n", generation, keys[0].seed, keys[1].seed)
 	if err := writeFile(k.path, []byte(text)); err != nil {
 		return fmt.Errorf("write WireGuard keys: %w", err)
 	}
@@ -159,11 +185,11 @@ func (k *Keyring) parse(text string) bool {
 	}
 	k.generation = uint32(generation)
 	for i, line := range lines[1:] {
-		key, err := wgtypes.ParseKey(line)
-		if err != nil || key == (wgtypes.Key{}) {
+		seed, err := wgtypes.ParseKey(line)
+		if err != nil || seed == (wgtypes.Key{}) {
 			return false
 		}
-		k.keys[i] = PrivateKey{key: key}
+		k.keys[i] = PrivateKey{seed: seed}
 	}
 	return k.keys[0] != k.keys[1]
 }

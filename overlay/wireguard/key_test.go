@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -119,8 +120,15 @@ func TestKeyDoesNotShowItself(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("key", "key", k, "options", Options{Keys: ring})
 	slog.New(slog.NewTextHandler(&log, nil)).Info("key", "key", k, "options", Options{Keys: ring})
 	shown := log.String() + fmt.Sprintf("%s %v %+v %#v %d", k, k, Options{Keys: ring}, ring, k)
-	secret := k.key.String()
-	for _, form := range []string{secret, fmt.Sprintf("%x", k.key[:]), fmt.Sprint(k.key[:])} {
+	private := k.private()
+	if overlay.Key(private.PublicKey()) != k.Public() {
+		t.Errorf("public key %s is not that of the private one", k.Public())
+	}
+	var forms []string
+	for _, secret := range [][]byte{k.seed[:], private[:]} {
+		forms = append(forms, base64.StdEncoding.EncodeToString(secret), fmt.Sprintf("%x", secret), fmt.Sprint(secret))
+	}
+	for _, form := range forms {
 		if strings.Contains(shown, strings.Trim(form, "[]")) {
 			t.Errorf("the key shows as %s", form)
 		}

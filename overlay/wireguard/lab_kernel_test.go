@@ -123,12 +123,12 @@ type node struct {
 	*thread
 	lab     *lab
 	api     overlay.Node
+	claim   overlay.Claim
 	keys    *wireguard.Keyring
 	devices [overlay.Lanes]string
 	paths   map[string]overlay.Path
 	dev     *wireguard.Device
 	process *exec.Cmd
-	members []overlay.Member
 	prober  *probe.Prober // nil: ways are not probed
 }
 
@@ -170,11 +170,8 @@ func (n *node) rename(prefix string) {
 	}
 }
 
-// publish puts the node's keys on its Node object.
-func (n *node) publish() {
-	keys, _ := n.keys.Public()
-	n.api.PublicKey = overlay.PrintKeys(keys)
-}
+// publish makes the node's claim bear its keys.
+func (n *node) publish() { n.claim.Node, n.claim.Keys = n.api.Name, n.public() }
 
 func (n *node) public() [overlay.Lanes]overlay.Key {
 	keys, _ := n.keys.Public()
@@ -300,8 +297,10 @@ func (n *node) want() overlay.Mesh {
 // computed is the same, but for the ways.
 func (n *node) computed() overlay.Mesh {
 	var nodes []overlay.Node
+	var claims []overlay.Claim
 	for _, other := range n.lab.nodes {
 		nodes = append(nodes, other.api)
+		claims = append(claims, other.claim)
 	}
 	mesh, problems := overlay.Compute(overlay.Local{
 		Name:        n.api.Name,
@@ -310,7 +309,7 @@ func (n *node) computed() overlay.Mesh {
 		ListenPort:  51820,
 		UnderlayMTU: n.lab.mtu,
 		Keepalive:   25 * time.Second,
-	}, nodes, n.members, n.paths)
+	}, nodes, claims, n.paths)
 	for _, p := range problems {
 		n.lab.tb.Logf("%s: %s", n.api.Name, p)
 	}

@@ -32,6 +32,11 @@ type Report struct {
 	// record that did not verify.
 	Problems []string `json:"problems,omitempty"`
 
+	Claim  Claim  `json:"claim"`
+	Gossip Gossip `json:"gossip"`
+	// Refused are the claims that this node did not take since its agent started, by node and cause.
+	Refused []Refused `json:"refused,omitempty"`
+
 	Device  Device   `json:"device"`
 	Members []Member `json:"members"`
 	Peers   []Peer   `json:"peers"`
@@ -56,6 +61,29 @@ type Device struct {
 	// Port is the UDP port it listens on.
 	Port      int    `json:"port"`
 	PublicKey string `json:"publicKey"`
+}
+
+// Claim is what this node says of itself.
+type Claim struct {
+	// SigningKey is the public key by which others judge it.
+	SigningKey string `json:"signingKey"`
+	// Epoch is zero before the first claim.
+	Epoch uint64 `json:"epoch"`
+}
+
+// Gossip is how the members' talk is encrypted.
+type Gossip struct {
+	// Keys are fingerprints; the first key is sent with.
+	Keys []string `json:"keys,omitempty"`
+	// Strangers counts packets and streams that bore none of the keys.
+	Strangers uint64 `json:"strangers"`
+}
+
+// Refused are claims under one name; Node is empty for names that no Node has.
+type Refused struct {
+	Node  string `json:"node,omitempty"`
+	Cause string `json:"cause"`
+	Count uint64 `json:"count"`
 }
 
 // Member is a node as gossip sees it, this node included.

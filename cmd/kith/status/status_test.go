@@ -19,6 +19,9 @@ func TestJSON(t *testing.T) {
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	report := Report{
 		Node: "n1", Version: "v1", Started: at, Ready: false, Reasons: []string{"waits for policies"}, Problems: []string{"p"},
+		Claim:   Claim{SigningKey: "s1=", Epoch: 9},
+		Gossip:  Gossip{Keys: []string{"f1"}, Strangers: 10},
+		Refused: []Refused{{Node: "n2", Cause: "bad-signature", Count: 11}},
 		Device:  Device{Name: "kith0", Kind: "kernel", MTU: 1420, Port: 51820, PublicKey: "k1="},
 		Members: []Member{{Node: "n1", Address: netip.MustParseAddr("192.0.2.1"), State: Alive}},
 		Peers: []Peer{{Node: "n2", PublicKey: "k2=", Endpoint: netip.MustParseAddrPort("[2001:db8::2]:51820"),

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/kithnet/kith/overlay"
+)
+
+// notary lets gossip and the mesher share one ledger, and logs what it refuses: each cause under each name once in a
+// while, whatever others send.
+type notary struct {
+	log     *slog.Logger
+	changed chan struct{}
+	now     func() time.Time
+
+	mu     sync.Mutex
+	ledger *overlay.Ledger
+	told   map[overlay.Refusal]time.Time // without details
+}
+
+const (
+	tellEvery = time.Minute
+	maxTold   = 4096
+)
+
+func newNotary(log *slog.Logger, gossipPort uint16) *notary {
+	return &notary{
+		log: log, changed: make(chan struct{}, 1), now: time.Now,
+		ledger: overlay.NewLedger(gossipPort), told: map[overlay.Refusal]time.Time{},
+	}
+}
+
+// Changed receives after Claims changed. It is for one consumer.
+func (n *notary) Changed() <-chan struct{} { return n.changed }
+
+// Hear judges what gossip brings.
+func (n *notary) Hear(h overlay.Heard) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := n.ledger.Revision()
+	err := n.ledger.Hear(h, n.now())
+	if n.ledger.Revision() != before {
+		nudge(n.changed)
+	}
+	var r overlay.Refusal
+	if errors.As(err, &r) {
+		n.tell(r)
+	}
+	return err
+}
+
+// Conflict counts a member that is alive at one address and heard of at another.
+func (n *notary) Conflict(name string) {
+	r := overlay.Refusal{Node: name, Cause: overlay.AddressConflict, Detail: "it gossips at two addresses: it has moved, or two nodes go by its name"}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ledger.Refuse(r)
+	n.tell(r)
+}
+
+// SetNodes takes the list of all nodes, and returns every node's claim.
+func (n *notary) SetNodes(nodes []overlay.Node) []overlay.Claim {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range n.ledger.SetNodes(nodes) {
+		n.tell(r)
+	}
+	return n.ledger.Claims()
+}
+
+// Published returns the nodes with the claims that hold.
+func (n *notary) Published(nodes []overlay.Node) []overlay.Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ledger.Published(nodes)
+}
+
+// Refused returns what was refused, by node and cause.
+func (n *notary) Refused() []overlay.Refusals {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ledger.Refused()
+}
+
+func (n *notary) tell(r overlay.Refusal) {
+	now, key := n.now(), overlay.Refusal{Node: r.Node, Cause: r.Cause}
+	if r.Cause == overlay.UnknownNode {
+		key.Node = "" // anybody can make up names
+	}
+	if last, ok := n.told[key]; ok && now.Sub(last) < tellEvery {
+		return
+	}
+	if len(n.told) >= maxTold {
+		clear(n.told)
+	}
+	n.told[key] = now
+	level := slog.LevelWarn
+	if r.Cause.Stale() {
+		level = slog.LevelInfo
+	}
+	n.log.Log(nil, level, "claim refused", "member", r.Node, "cause", r.Cause, "reason", r.Detail)
+}

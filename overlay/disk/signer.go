@@ -1,0 +1,75 @@
+package disk
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kithnet/kith/overlay"
+)
+
+// Signer is this node's signing key. It does not show itself.
+type Signer struct{ seed [ed25519.SeedSize]byte }
+
+const (
+	signerFile = "signing.key"
+	hidden     = "(signing key)"
+)
+
+// Format answers every verb.
+func (Signer) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
+
+// LogValue keeps the key out of structured logs.
+func (Signer) LogValue() slog.Value { return slog.StringValue(hidden) }
+
+func (s Signer) private() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(s.seed[:]) }
+
+// Public returns the public half.
+func (s Signer) Public() overlay.SigningKey {
+	return overlay.SigningKey(s.private().Public().(ed25519.PublicKey))
+}
+
+// Sign signs a message.
+func (s Signer) Sign(message []byte) overlay.Signature {
+	return overlay.Signature(ed25519.Sign(s.private(), message))
+}
+
+// LoadSigner returns the signing key, and makes it at first start. A file that
+// cannot be read is an error: nobody would believe this node under a new key until
+// its Node object bears that one.
+func (f Folder) LoadSigner() (Signer, error) {
+	path := filepath.Join(string(f), signerFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeSigner(path)
+	}
+	if err != nil {
+		return Signer{}, fmt.Errorf("read signing key: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return Signer{}, fmt.Errorf("close signing key to others: %w", err)
+	}
+	seed, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(seed) != ed25519.SeedSize || [ed25519.SeedSize]byte(seed) == [ed25519.SeedSize]byte{} {
+		// The cause would quote the file.
+		return Signer{}, fmt.Errorf("read signing key: %s does not hold %d bytes in base64", path, ed25519.SeedSize)
+	}
+	return Signer{seed: [ed25519.SeedSize]byte(seed)}, nil
+}
+
+func makeSigner(path string) (Signer, error) {
+	var s Signer
+	rand.Read(s.seed[:])
+	if err := write(path, []byte(base64.StdEncoding.EncodeToString(s.seed[:])+"\n")); err != nil {
+		return Signer{}, fmt.Errorf("write signing key: %w", err)
+	}
+	return s, nil
+}

@@ -1,0 +1,222 @@
+package gossip
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/kithnet/kith/overlay"
+)
+
+func TestStrangersStayOut(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 16)
+	a := c.start("a", 1)
+	stranger := c.config("b", 2)
+	stranger.Keys = [][]byte{secret('x')}
+	x := c.startWith(stranger)
+	becomes(t, "the stranger is counted", func() bool { return a.Strangers() > 0 })
+	c.sees(a, "a")
+	c.sees(x, "b")
+	for _, keys := range [][][]byte{nil, {secret('y')[:16]}, {secret('y'), nil}} {
+		short := c.config("c", 3)
+		short.Keys = keys
+		if _, err := Start(short); err == nil {
+			t.Errorf("keys %q are no error", keys)
+		}
+		if err := a.SetKeys(keys); err == nil {
+			t.Errorf("keys %q are taken", keys)
+		}
+	}
+}
+
+// TestKeysAreRolledWithoutLoss holds that a new key comes in, takes over, and the old one goes, and no member is lost.
+func TestKeysAreRolledWithoutLoss(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 18)
+	names := []string{"a", "b", "c"}
+	for i, name := range names {
+		c.start(name, i+1)
+	}
+	c.allSee("abc")
+	for step, keys := range [][][]byte{{secret('s'), secret('n')}, {secret('n'), secret('s')}, {secret('n')}} {
+		for _, name := range names {
+			if err := c.members[name].SetKeys(keys); err != nil {
+				t.Fatal(err)
+			}
+			// Some have the new keys, some do not: everybody still hears everybody.
+			epoch := uint64(10*step) + uint64(name[0]-'a') + 2
+			for _, other := range names {
+				speaker := c.members[other]
+				if err := speaker.SetRecord(t.Context(), newPerson(other).record(epoch, speaker.addr)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, from := range names {
+				for _, to := range names {
+					becomes(t, from+" hears "+to, func() bool { return from == to || c.members[from].epoch(to) == epoch })
+				}
+			}
+			c.allSee("abc")
+		}
+	}
+	late := c.config("d", 4)
+	c.startWith(late)
+	time.Sleep(500 * time.Millisecond)
+	c.sees(c.members["a"], "abc")
+	for _, name := range names {
+		if n := c.members[name].Strangers(); name == "a" && n == 0 {
+			t.Error("the old key is not refused")
+		}
+	}
+}
+
+// liar is a member with the cluster's key that says what it likes.
+type liar struct {
+	*memberlist.Memberlist
+	record *announcement
+}
+
+func (c *clique) liar(name string, number int, record []byte) *liar {
+	c.t.Helper()
+	l := &liar{record: &announcement{meta: record}}
+	config := memberlist.DefaultLANConfig()
+	config.Name, config.BindAddr, config.BindPort, config.AdvertisePort = name, c.addr(number), testPort, testPort
+	config.SecretKey = secret('s')
+	config.GossipInterval = 20 * time.Millisecond
+	config.LogOutput = discard{}
+	config.Delegate = l.record
+	var err error
+	if l.Memberlist, err = memberlist.Create(config); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { l.Shutdown() })
+	return l
+}
+
+// TestNoMemberCanLie holds that a member with valid credentials of its own moves nothing of another, and each lie is
+// counted.
+func TestNoMemberCanLie(t *testing.T) {
+	t.Parallel()
+	for i, test := range []struct {
+		name, as string
+		record   func(c *clique, victim, own person) []byte
+		cause    overlay.Cause
+	}{
+		{"another's name", "v", func(c *clique, _, own person) []byte { return own.record(9, c.addr(3)) }, overlay.BadSignature},
+		{"another's claim", "l", func(c *clique, v, _ person) []byte { return v.record(9, c.addr(3)) }, overlay.BadSignature},
+		{"another's name and claim", "v", func(c *clique, v, _ person) []byte { return v.record(5, c.addr(2)) }, overlay.WrongAddress},
+		{"another's key", "l", func(c *clique, v, own person) []byte {
+			stolen := own.claim(9, c.addr(3))
+			stolen.Keys[0] = v.claim(1, c.addr(2)).Keys[0]
+			return own.seal(stolen)
+		}, overlay.NotItsKey},
+		{"an old epoch", "l", func(c *clique, _, own person) []byte { return own.record(1, c.addr(3)) }, overlay.OldEpoch},
+		{"a bent signature", "l", func(c *clique, _, own person) []byte {
+			r := own.record(9, c.addr(3))
+			r[len(r)-1] ^= 1
+			return r
+		}, overlay.BadSignature},
+		{"nonsense", "l", func(*clique, person, person) []byte { return []byte("not a record") }, overlay.OtherVersion},
+		{"nothing", "l", func(*clique, person, person) []byte { return nil }, overlay.OtherVersion},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := newClique(t, 20+i)
+			victim, own := newPerson("v"), newPerson("l")
+			a, v := c.config("a", 1), c.config("v", 2)
+			published := own.node()
+			published.Claim = text64(own.record(2, c.addr(3)))
+			for _, config := range []*Config{&a, &v} {
+				b := newBench()
+				b.ledger.SetNodes([]overlay.Node{newPerson("a").node(), victim.node(), published})
+				config.Judge = b
+			}
+			v.Record = victim.record(5, c.addr(2))
+			honest := c.startWith(a)
+			c.startWith(v)
+			c.sees(honest, "av")
+			before := fmt.Sprint(honest.ledger.Claims())
+			l := c.liar(test.as, 3, test.record(c, victim, own))
+			becomes(t, string(test.cause)+" is counted", func() bool {
+				l.Join([]string{honest.Addr().String()})
+				return honest.refused(test.as, test.cause) > 0
+			})
+			c.sees(honest, "av")
+			if after := fmt.Sprint(honest.ledger.Claims()); after != before {
+				t.Errorf("claims were %s, are %s", before, after)
+			}
+		})
+	}
+}
+
+// TestFloodOfRecords holds that 100,000 records from a member move nothing and keep nobody out.
+func TestFloodOfRecords(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 19)
+	a := c.start("a", 1)
+	b := c.start("b", 2)
+	c.allSee("ab")
+	conn, err := net.Dial("udp", a.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	judge := a.Gossip.config.Judge
+	bent := newPerson("b").record(1<<60, b.addr)
+	bent[len(bent)-1] ^= 1
+	for i := range 100_000 {
+		h := overlay.Heard{Name: "b", Address: b.Addr(), Record: bent}
+		if i%2 == 0 {
+			h.Name = fmt.Sprint("stranger", i)
+		}
+		if judge.Hear(h) == nil {
+			t.Fatal("taken")
+		}
+		if i%100 == 0 {
+			conn.Write(bytes.Repeat([]byte{byte(i)}, 100))
+		}
+	}
+	becomes(t, "the next true record gets through", func() bool {
+		b.SetRecord(t.Context(), newPerson("b").record(2, b.addr))
+		return a.epoch("b") == 2
+	})
+	c.allSee("ab")
+	if names := len(a.ledger.Claims()); names != 1 {
+		t.Errorf("%d claims", names)
+	}
+	becomes(t, "strangers' packets are counted", func() bool { return a.Strangers() > 0 })
+}
+
+// TestRecordBeforeItsNodeIsKnown holds that a member whose Node object comes late gets in when it has come.
+func TestRecordBeforeItsNodeIsKnown(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 17)
+	a := c.start("a", 1)
+	late := c.config("z", 2)
+	late.Judge = newBench("a", "z")
+	c.startWith(late)
+	becomes(t, "z is refused", func() bool { return a.refused("", overlay.UnknownNode) > 0 })
+	c.sees(a, "a")
+	a.mu.Lock()
+	a.ledger.SetNodes([]overlay.Node{newPerson("a").node(), newPerson("z").node()})
+	a.mu.Unlock()
+	if a.epoch("z") != 1 {
+		t.Error("the record was not held back")
+	}
+	a.SetSeeds([]netip.AddrPort{c.members["z"].Addr()})
+	c.allSee("az")
+	if slices.ContainsFunc(a.Members(), func(m overlay.Member) bool { return !m.Alive }) {
+		t.Errorf("members %v", a.Members())
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
