@@ -198,6 +198,10 @@ func (s *Server) report(r cni.Request, took time.Duration, err error) {
 	log := s.Log.With("command", r.Command, "attachment", r.Key.String(),
 		"pod", r.Pod.Namespace+"/"+r.Pod.Name, "took", took)
 	switch {
+	case err == nil && r.Command == cni.CommandAdd:
+		log.Info("pod attached")
+	case err == nil && r.Command == cni.CommandDel:
+		log.Info("pod detached")
 	case err == nil:
 		log.Debug("cni operation done")
 	case r.Command == cni.CommandStatus:

@@ -160,7 +160,7 @@ func (c *Cluster) controlPlane() []node.Service {
 			"--requestheader-username-headers=X-Remote-User",
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"}},
 		{Name: "kube-controller-manager", Args: append([]string{"kube-controller-manager", services,
-			"--allocate-node-cidrs=true", "--cluster-cidr=" + join(c.PodCIDRs()), "--use-service-account-credentials=true",
+			"--allocate-node-cidrs=true", "--cluster-cidr=" + join(c.PodCIDRs()), "--node-cidr-mask-size-ipv4=26", "--use-service-account-credentials=true",
 			"--root-ca-file=" + pki("ca.crt"), "--service-account-private-key-file=" + pki("sa.key"),
 			"--cluster-signing-cert-file=" + pki("ca.crt"), "--cluster-signing-key-file=" + pki("ca.key")}, asClient("controller-manager")...)},
 		{Name: "kube-scheduler", Args: append([]string{"kube-scheduler"}, asClient("scheduler")...)},

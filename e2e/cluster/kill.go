@@ -47,7 +47,10 @@ func (c *Cluster) Processes(node, program string) ([]int, error) {
 }
 
 // Kill sends SIGKILL to every process of a node that runs the program; there must be one.
-func (c *Cluster) Kill(node, program string) error {
+func (c *Cluster) Kill(node, program string) error { return c.Signal(node, program, unix.SIGKILL) }
+
+// Signal sends a signal to every process of a node that runs the program; there must be one.
+func (c *Cluster) Signal(node, program string, signal unix.Signal) error {
 	pids, err := c.Processes(node, program)
 	if err != nil {
 		return err
@@ -57,7 +60,7 @@ func (c *Cluster) Kill(node, program string) error {
 	}
 	var failed []error
 	for _, pid := range pids {
-		failed = append(failed, unix.Kill(pid, unix.SIGKILL))
+		failed = append(failed, unix.Kill(pid, signal))
 	}
 	return errors.Join(failed...)
 }

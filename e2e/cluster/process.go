@@ -149,6 +149,15 @@ func (c *Cluster) Exec(node string, args ...string) (*exec.Cmd, error) {
 
 var errNotRunning = errors.New("node is not running")
 
+// Root is a node's root folder as this machine sees it, with all that is mounted there.
+func (c *Cluster) Root(name string) (string, error) {
+	first, err := c.pid1(name)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/root", first.PID), nil
+}
+
 // pid1 is the node's first process, as this machine numbers it.
 func (c *Cluster) pid1(name string) (Process, error) {
 	n, err := c.node(name)

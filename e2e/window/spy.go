@@ -1,0 +1,154 @@
+package window
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Spy tells of every pod that starts on a node, when it has its address, which is before its interface opens. root is
+// the node's root folder as this process sees it.
+func Spy(ctx context.Context, node, root string, found func(*End)) error {
+	dir := filepath.Join(root, "run", "netns")
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE); err != nil {
+		unix.Close(watch)
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	file := os.NewFile(uintptr(watch), "inotify")
+	context.AfterFunc(ctx, func() { file.Close() })
+	known := map[string]bool{}
+	look := func() {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if known[e.Name()] {
+				continue
+			}
+			known[e.Name()] = true
+			go func() {
+				if e := meet(ctx, node, filepath.Join(dir, e.Name())); e != nil {
+					found(e)
+				}
+			}()
+		}
+	}
+	look()
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			if _, err := file.Read(buf); err != nil {
+				return
+			}
+			look()
+		}
+	}()
+	return nil
+}
+
+// meet listens in a namespace and returns when it has an address; nil when it goes before.
+func meet(ctx context.Context, node, path string) *End {
+	e := &End{Node: node, path: path, Found: time.Now()}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if !until(ctx, func() bool { return e.open() }) {
+		return nil
+	}
+	handle, err := netlink.NewHandleAt(e.ns)
+	if err != nil {
+		return nil
+	}
+	defer handle.Close()
+	if e.listen() != nil || !until(ctx, func() bool { e.Address = address(handle); return e.Address.IsValid() || e.gone() }) || e.gone() {
+		return nil
+	}
+	e.Born = time.Now()
+	return e
+}
+
+// open takes the namespace once it is mounted over the file that bears its name.
+func (e *End) open() bool {
+	var fs unix.Statfs_t
+	if unix.Statfs(e.path, &fs) != nil || fs.Type != unix.NSFS_MAGIC {
+		return false
+	}
+	ns, err := netns.GetFromPath(e.path)
+	e.ns = ns
+	return err == nil
+}
+
+func (e *End) gone() bool {
+	_, err := os.Stat(e.path)
+	return err != nil
+}
+
+func address(h *netlink.Handle) netip.Addr {
+	links, err := h.LinkList()
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, l := range links {
+		if l.Attrs().Name != "eth0" {
+			continue
+		}
+		all, _ := h.AddrList(l, netlink.FAMILY_ALL)
+		for _, a := range all {
+			if addr, ok := netip.AddrFromSlice(a.IP); ok && addr.Unmap().IsGlobalUnicast() {
+				return addr.Unmap()
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+func until(ctx context.Context, ok func() bool) bool {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// Attached is when ADD returned for each pod of a namespace, as the agents' logs say: the last thing an agent does
+// before it answers the runtime is to write that line.
+func Attached(root, namespace string) (map[string]time.Time, error) {
+	files, err := filepath.Glob(filepath.Join(root, "var/log/pods/kith-system_kith-*/agent/*.log"))
+	if err != nil {
+		return nil, err
+	}
+	at := map[string]time.Time{}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read agent's log: %w", err)
+		}
+		for line := range strings.Lines(string(text)) {
+			_, pod, ok := strings.Cut(line, " pod="+namespace+"/")
+			if !ok || !strings.Contains(line, `msg="pod attached"`) {
+				continue
+			}
+			pod, _, _ = strings.Cut(pod, " ")
+			when, err := time.Parse(time.RFC3339Nano, strings.Fields(line)[0])
+			if err != nil {
+				return nil, fmt.Errorf("read agent's log: %w", err)
+			}
+			at[pod] = when
+		}
+	}
+	return at, nil
+}
