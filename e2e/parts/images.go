@@ -9,8 +9,9 @@ import (
 	"github.com/kithnet/kith/e2e/image"
 )
 
-// Image returns the path of an image archive: pause, coredns, agnhost, busybox, flows; kubernetes
-// and etcd are for clusters whose control plane runs in containers.
+// Image returns the path of an image archive: pause, coredns, agnhost, busybox, flows; conformance is
+// for upstream's ClusterNetworkPolicy suite; kubernetes and etcd are for clusters whose control plane
+// runs in containers.
 func (b *Builder) Image(ctx context.Context, name string) (string, error) {
 	unlock, err := b.lock()
 	if err != nil {
@@ -23,7 +24,7 @@ func (b *Builder) Image(ctx context.Context, name string) (string, error) {
 func (b *Builder) image(ctx context.Context, name string) (string, error) {
 	describe, ok := map[string]func(context.Context) (image.Image, error){
 		"pause": b.pauseImage, "coredns": b.corednsImage, "agnhost": b.agnhostImage,
-		"busybox": b.busyboxImage, "flows": b.flowsImage, "kubernetes": b.kubernetesImage, "etcd": b.etcdImage,
+		"busybox": b.busyboxImage, "flows": b.flowsImage, "conformance": b.conformanceImage, "kubernetes": b.kubernetesImage, "etcd": b.etcdImage,
 	}[name]
 	if !ok {
 		return "", fmt.Errorf("no image is called %q", name)
@@ -105,6 +106,28 @@ func (b *Builder) agnhostImage(ctx context.Context) (image.Image, error) {
 		image.File{Path: "/etc/group", Text: "root:x:0:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"},
 	)
 	return image.Image{Names: []string{AgnhostImage}, Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Files: files}, nil
+}
+
+// conformanceImage is agnhost as upstream's ClusterNetworkPolicy suite wants it: under an older name, with bash, and
+// with SCTP on every kernel.
+func (b *Builder) conformanceImage(ctx context.Context) (image.Image, error) {
+	img, err := b.agnhostImage(ctx)
+	if err != nil {
+		return image.Image{}, err
+	}
+	front, err := b.program(ctx, "agnhost-sctp")
+	if err != nil {
+		return image.Image{}, err
+	}
+	files := []image.File{{Path: "/agnhost", Source: front}, {Path: "/bin/bash", Link: "/bin/sh"}}
+	for _, f := range img.Files {
+		if f.Path == "/agnhost" {
+			f.Path = "/agnhost-upstream"
+		}
+		files = append(files, f)
+	}
+	img.Names, img.Files = []string{ConformanceImage}, files
+	return img, nil
 }
 
 // shell is a small userland. dash is sh: busybox's own shell prefers its applets to programs of the

@@ -53,6 +53,8 @@ func programs() map[string]program {
 		"kubernetes":              {local: "upstream/kubernetes", pkg: ".", tags: "upstream", ldflags: k8s},
 		"agnhost":                 {local: "upstream/kubernetes", pkg: "k8s.io/kubernetes/test/images/agnhost", ldflags: k8s},
 		"netpol.test":             {local: "upstream/netpol", pkg: ".", tags: "upstream", ldflags: k8s, test: true},
+		"cnp.test":                {local: "upstream/cnp", pkg: ".", tags: "upstream", test: true},
+		"agnhost-sctp":            {local: "cmd/agnhost", pkg: "."},
 		"ginkgo":                  {local: "upstream/netpol", pkg: "github.com/onsi/ginkgo/v2/ginkgo"},
 		"coredns":                 {local: "upstream/coredns", pkg: "."},
 		"etcd":                    {local: "upstream/etcd", pkg: "."},

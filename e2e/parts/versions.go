@@ -16,9 +16,10 @@ const (
 
 // Names under which the cluster knows its images.
 const (
-	PauseImage   = "registry.k8s.io/pause:" + pauseVersion
-	CoreDNSImage = "registry.k8s.io/coredns/coredns:" + corednsVersion
-	AgnhostImage = "registry.k8s.io/e2e-test-images/agnhost:" + agnhostVersion
-	BusyboxImage = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
-	FlowsImage   = "docker.io/kithnet/e2e-flows:local"
+	PauseImage       = "registry.k8s.io/pause:" + pauseVersion
+	CoreDNSImage     = "registry.k8s.io/coredns/coredns:" + corednsVersion
+	ConformanceImage = "registry.k8s.io/e2e-test-images/agnhost:2.45"
+	AgnhostImage     = "registry.k8s.io/e2e-test-images/agnhost:" + agnhostVersion
+	BusyboxImage     = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
+	FlowsImage       = "docker.io/kithnet/e2e-flows:local"
 )
