@@ -24,10 +24,11 @@ import (
 
 const (
 	windowStarts    = 240
-	windowBatch     = 20
+	windowBatch     = 12
 	windowKills     = 50
 	windowFlips     = 50
 	windowReuses    = 50
+	windowRest      = 300 * time.Millisecond
 	windowNamespace = "window"
 	// settled is how long a change may take on a machine that is busy with other things. Within it a flow that the
 	// change forbids may still pass. What changes really take is printed, and held by the benchmark PolicyToLive.
@@ -341,7 +342,6 @@ func (w *windows) starts(ctx context.Context) {
 		}
 		w.firstRight(ctx, pods, batch, first)
 		for _, s := range batch {
-			stop(s.probes)
 			tried += w.judge(s.probes)
 		}
 		w.remove(ctx, pods)
@@ -357,32 +357,33 @@ func (w *windows) starts(ctx context.Context) {
 	w.printFirst(first)
 }
 
-// watchBatch lets flows run around each pod as it appears, until each allowed one has got through.
+// watchBatch runs flows around each pod as it appears, until all that are allowed have got through and a while more:
+// all pods' flows at once would be more than a small machine can carry.
 func (w *windows) watchBatch(ctx context.Context, found <-chan *window.End, seed int) []started {
 	w.Helper()
 	var batch []started
-	deadline := time.After(patience * 3)
+	var running sync.WaitGroup
+	deadline := time.After(patience * 6)
 	for len(batch) < windowBatch {
 		select {
 		case e := <-found:
-			peerNode := shared.Members[(len(batch)+seed)%len(shared.Members)].Name
-			batch = append(batch, started{e, w.around(e, peerNode)})
+			s := started{e, w.around(e, shared.Members[(len(batch)+seed)%len(shared.Members)].Name)}
+			batch = append(batch, s)
+			running.Go(func() { s.run() })
 		case <-deadline:
 			w.Fatalf("%d of %d pods have a network", len(batch), windowBatch)
 		}
 	}
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		waiting := 0
-		for _, s := range batch {
-			if !s.reached() {
-				waiting++
-			}
-		}
-		if waiting == 0 {
-			break
-		}
-	}
+	running.Wait()
 	return batch
+}
+
+func (s started) run() {
+	for end := time.Now().Add(patience); time.Now().Before(end) && !s.reached(); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(windowRest)
+	stop(s.probes)
 }
 
 // firstRight notes how long after ADD the first datagram of each allowed flow arrived.

@@ -14,6 +14,12 @@ func (t *Table) Lookup(a netip.Addr) *Identity {
 	return t.owner[a].identity()
 }
 
+// Claimed says whether any pod but this one has an address, as far as pods themselves say.
+func (t *Table) Claimed(a netip.Addr, but PodKey) bool {
+	other := func(r *record) bool { return r.key() != but }
+	return t.owner[a] != nil && other(t.owner[a]) || slices.ContainsFunc(t.contenders[a], other)
+}
+
 // Pod is the identity of a pod, or nil while pod or namespace are not known.
 func (t *Table) Pod(k PodKey) *Identity { return t.pods[k].identity() }
 

@@ -35,7 +35,14 @@ func (g gate) Open(ctx context.Context, a cni.Attachment) error {
 	if err := g.catchUp(ctx, pod); err != nil {
 		return fmt.Errorf("policy of pod %s is not known for certain (%w): %w", pod, cni.ErrUnavailable, err)
 	}
-	err := g.enforcer.Await(ctx,
+	// Other nodes know an address by the API. Had they another pod's identity for it, they would let pass what that
+	// pod may.
+	err := g.enforcer.Await(ctx, func(*ruleset.Compiler) {},
+		func(c *ruleset.Compiler) bool { return !c.Claimed(attachment(a)) })
+	if err != nil {
+		return fmt.Errorf("an address of pod %s, of %v, is another pod's in the API (%w): %w", pod, a.Addresses, cni.ErrUnavailable, err)
+	}
+	err = g.enforcer.Await(ctx,
 		func(c *ruleset.Compiler) { c.PutAttachment(attachment(a)) },
 		func(c *ruleset.Compiler) bool { return c.Opened(a.HostInterface) })
 	if err != nil {

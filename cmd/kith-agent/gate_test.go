@@ -98,3 +98,20 @@ func TestADDWithoutAPIServer(t *testing.T) {
 		t.Error("the pod is open")
 	}
 }
+
+// TestADDWaitsForTheAddress: an address that the API still gives to a pod before opens for no other.
+func TestADDWaitsForTheAddress(t *testing.T) {
+	table := &memoryTable{}
+	e, _ := startEnforcer(t, table)
+	before := identity.Pod{Namespace: "shop", Name: "before", UID: "u0", Addresses: testAttachment.Addresses}
+	e.Update(func(c *ruleset.Compiler) { putInput(c); putPod(c); c.PutPod(before) })
+	e.Complete()
+	opened := make(chan error, 1)
+	go func() { opened <- gate{enforcer: e}.Open(t.Context(), testAttachment) }()
+	assertWaits(t, opened, "with an address of another pod")
+	before.Addresses = nil
+	e.Update(func(c *ruleset.Compiler) { c.PutPod(before) })
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+}

@@ -181,6 +181,11 @@ func (c *Compiler) Opened(name string) bool {
 	return ok
 }
 
+// Claimed says whether the API gives any of an attachment's addresses to another pod.
+func (c *Compiler) Claimed(a Attachment) bool {
+	return slices.ContainsFunc(a.Addresses, func(addr netip.Addr) bool { return c.table.Claimed(addr, a.Pod) })
+}
+
 // Counts says what the compiler holds. Opened are the attachments whose pods may talk, subjects those that a policy
 // isolates.
 type Counts struct {
