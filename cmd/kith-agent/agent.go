@@ -47,6 +47,7 @@ type agent struct {
 	notary     *notary
 	secret     *gossipKeys
 	known      knownNodes
+	admission  *admissionCheck
 	device     *wireguard.Device
 	links      *veth.Links
 	store      *ipam.Store
@@ -86,6 +87,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"watch gossip key":       a.secret.run,
 		"publish claim":          a.publish,
 		"remember mesh":          a.remember,
+		"check admission":        a.checkAdmission,
 		"gather input":           a.gather,
 		"keep mesh":              a.keepMesh,
 		"serve":                  a.serve,
@@ -178,6 +180,7 @@ func (a *agent) openCluster() error {
 	}
 	remembered := a.recall()
 	a.known = knownNodes{live: a.nodes, remembered: remembered.Nodes}
+	a.admission = &admissionCheck{log: a.log, client: a.client}
 	a.secret = newGossipKeys(a.log, a.client, namespace(), remembered.GossipKeys)
 	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
 	if a.policies, err = policykube.New(a.client, a.policyChanged); err != nil {

@@ -79,8 +79,10 @@ func (a *agent) reportTrust(r *status.Report) {
 	if keys, err := a.secret.Keys(); err == nil {
 		r.Gossip.Keys = fingerprints(keys)
 	}
-	if problem := a.secret.Problem(); problem != "" {
-		r.Problems = append(r.Problems, problem)
+	for _, problem := range []string{a.secret.Problem(), a.admission.Problem()} {
+		if problem != "" {
+			r.Problems = append(r.Problems, problem)
+		}
 	}
 }
 
