@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/random"
 )
 
 // fromEnv is a number from the environment, for longer runs and for running a failure again.
@@ -48,7 +49,11 @@ func TestKernelDecidesAsThePolicySays(t *testing.T) {
 			}
 		}
 		if len(wrong) > 0 {
-			t.Fatalf("KITH_SEED=%d KITH_CLUSTERS=1: %s", seed+i, explain(c, wrong))
+			c = random.Shrink(c, func(c policy.Cluster) bool {
+				l.enforce(c, l.attachments())
+				return len(l.mismatches(wrong[:1], func(f flow) bool { return l.allows(c, f) })) > 0
+			})
+			t.Fatalf("KITH_SEED=%d KITH_CLUSTERS=1, shrunk for the first flow: %s", seed+i, explain(c, wrong))
 		}
 	}
 	t.Logf("%d flows, %d of them allowed, from seed %d", clusters*flowsEach, allowed, seed)
@@ -69,23 +74,5 @@ func explain(c policy.Cluster, wrong []flow) string {
 		v := policy.Decide(c, f.Flow)
 		fmt.Fprintf(&s, "%s: specified %v (egress: %s; ingress: %s), met otherwise\n", f, v.Allowed, v.Egress.Reason, v.Ingress.Reason)
 	}
-	for _, p := range c.Pods {
-		fmt.Fprintf(&s, "pod %s %v %v %v\n", p.Key(), p.Labels, p.Addresses, p.Ports)
-	}
-	for _, p := range c.Policies {
-		fmt.Fprintf(&s, "policy %s (%s %d) for %q of %q\n", p.Key(), p.Tier, p.Priority, p.Subject, p.Namespaces)
-		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
-			if p.In(d) == nil {
-				continue
-			}
-			fmt.Fprintf(&s, "  %s\n", d)
-			for _, rule := range *p.In(d) {
-				fmt.Fprintf(&s, "    %s all peers %v, all ports %v, ports %v\n", rule.Action, rule.AllPeers, rule.AllPorts, rule.Ports)
-				for _, peer := range rule.Peers {
-					fmt.Fprintf(&s, "      %+v block %+v\n", peer, peer.Block)
-				}
-			}
-		}
-	}
-	return s.String()
+	return s.String() + random.Describe(c)
 }
