@@ -56,9 +56,10 @@ type Config struct {
 
 // Intervals set the pace of failure detection and of looking for lost members.
 type Intervals struct {
-	Probe  time.Duration
-	Gossip time.Duration
-	Rejoin time.Duration
+	Probe    time.Duration
+	Gossip   time.Duration
+	Rejoin   time.Duration
+	Exchange time.Duration // of all that two members know; longer in large clusters
 }
 
 func (i Intervals) orDefaults() Intervals {
@@ -70,6 +71,9 @@ func (i Intervals) orDefaults() Intervals {
 	}
 	if i.Rejoin == 0 {
 		i.Rejoin = 5 * time.Second
+	}
+	if i.Exchange == 0 {
+		i.Exchange = 10 * time.Second
 	}
 	return i
 }
@@ -126,6 +130,9 @@ func (g *Gossip) listConfig() *memberlist.Config {
 	c.ProbeInterval = g.config.Intervals.Probe
 	c.ProbeTimeout = g.config.Intervals.Probe / 2
 	c.GossipInterval = g.config.Intervals.Gossip
+	c.PushPullInterval = g.config.Intervals.Exchange
+	// What members say is keys and signatures, which nothing makes shorter.
+	c.EnableCompression = false
 	// A node may come back under another address as soon as it is known to be dead.
 	c.DeadNodeReclaimTime = reclaimTimeout
 	c.Delegate = g.record

@@ -8,22 +8,41 @@ import (
 	"time"
 )
 
-// One answer joins two halves of a split, so a round needs few attempts.
-const attemptsPerRound = 5
+const (
+	// One answer joins two halves of a split, so a round needs few attempts.
+	attemptsPerRound = 3
+	// After a start, and as long as members come, rounds follow each other this much
+	// faster: many nodes that start at once know each other after a few of them,
+	// long before gossip has brought the news.
+	haste       = 5
+	hastyRounds = 10
+)
 
 // rejoin tries lost addresses in rounds: memberlist itself never goes back to
 // members it has given up.
 func (g *Gossip) rejoin(ctx context.Context) error {
-	tick := time.NewTicker(g.config.Intervals.Rejoin)
-	defer tick.Stop()
+	alive, hasty := 0, hastyRounds
 	for {
+		pause := g.config.Intervals.Rejoin
+		if hasty > 0 {
+			pause /= haste
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		case <-g.roster.seeded:
 		}
+		timer.Stop()
 		g.round(ctx, g.roster.lost())
+		before := alive
+		if alive = g.roster.alive(); alive > before {
+			hasty = hastyRounds
+		} else if hasty > 0 {
+			hasty--
+		}
 	}
 }
 

@@ -95,6 +95,19 @@ func (r *roster) setSeeds(seeds []netip.AddrPort) {
 	signal(r.seeded)
 }
 
+// alive returns how many members live.
+func (r *roster) alive() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	alive := 0
+	for _, e := range r.known {
+		if e.alive {
+			alive++
+		}
+	}
+	return alive
+}
+
 // lost returns the known addresses at which no live member is, in order.
 func (r *roster) lost() []netip.AddrPort {
 	r.mu.Lock()
