@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -19,6 +18,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/kithnet/kith/cmd/kith/status"
 )
 
 const (
@@ -150,8 +151,7 @@ func parseGossipKeys(secret *corev1.Secret) ([][]byte, error) {
 func fingerprints(keys [][]byte) []string {
 	out := make([]string, 0, len(keys))
 	for _, key := range keys {
-		sum := sha256.Sum256(append([]byte("kith gossip key\n"), key...))
-		out = append(out, fmt.Sprintf("%x", sum[:6]))
+		out = append(out, status.Fingerprint(key))
 	}
 	return out
 }

@@ -31,6 +31,7 @@ Usage:
 Commands:
   status     the mesh and the policies of every node
   policy     who reaches whom by manifests alone, without a cluster
+  gossip     a new key for the talk between the nodes
   version    this program's version
 
 %[1]s COMMAND -h lists a command's flags.
@@ -68,6 +69,8 @@ func (c console) run(ctx context.Context, args []string) int {
 		return c.status(ctx, args[1:])
 	case "policy":
 		return c.policy(args[1:])
+	case "gossip":
+		return c.gossip(ctx, args[1:])
 	case "version", "-version", "--version":
 		fmt.Fprintln(c.out, version)
 		return exitReady

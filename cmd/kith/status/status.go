@@ -11,6 +11,8 @@
 package status
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"time"
 )
@@ -77,6 +79,12 @@ type Gossip struct {
 	Keys []string `json:"keys,omitempty"`
 	// Strangers counts packets and streams that bore none of the keys.
 	Strangers uint64 `json:"strangers"`
+}
+
+// Fingerprint names a gossip key without telling it.
+func Fingerprint(key []byte) string {
+	sum := sha256.Sum256(append([]byte("kith gossip key\n"), key...))
+	return hex.EncodeToString(sum[:6])
 }
 
 // Refused are claims under one name; Node is empty for names that no Node has.
