@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -488,11 +489,8 @@ func (w *windows) kills(ctx context.Context) {
 		killed := 0
 		for killed < windowKills {
 			for _, n := range shared.Members {
-				w.must("kill agent", shared.Kill(n.Name, "kith-agent"))
+				w.kill(n.Name)
 				killed++
-			}
-			for _, n := range shared.Members {
-				w.awaitAgent(n.Name)
 			}
 			// At another moment of its life each time.
 			time.Sleep(rand.N(2 * time.Second))
@@ -502,15 +500,23 @@ func (w *windows) kills(ctx context.Context) {
 	w.rollout(ctx)
 }
 
-func (w *windows) awaitAgent(node string) {
+// kill ends a node's agent, the next one if the last has not come back yet, and waits until it is gone.
+func (w *windows) kill(node string) {
 	w.Helper()
-	for range 600 {
-		if pids, err := shared.Processes(node, "kith-agent"); err == nil && len(pids) > 0 {
-			return
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(50 * time.Millisecond) {
+		pids, err := shared.Processes(node, "kith-agent")
+		w.must("find agent", err)
+		if len(pids) == 0 || shared.Kill(node, "kith-agent") != nil {
+			continue
 		}
-		time.Sleep(100 * time.Millisecond)
+		for time.Since(began) < patience {
+			if now, err := shared.Processes(node, "kith-agent"); err == nil && !slices.Contains(now, pids[0]) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
-	w.Fatalf("the agent on %s does not come back", node)
+	w.Fatalf("no agent runs on %s", node)
 }
 
 func (w *windows) rollout(ctx context.Context) {
@@ -609,12 +615,11 @@ func (w *windows) apiAway(ctx context.Context) {
 	w.during(func() {
 		control := shared.Members[0].Name
 		w.must("stop API server", shared.Signal(control, "kube-apiserver", unix.SIGSTOP))
+		defer func() { w.must("continue API server", shared.Signal(control, "kube-apiserver", unix.SIGCONT)) }()
 		for _, n := range shared.Members {
-			w.must("kill agent", shared.Kill(n.Name, "kith-agent"))
+			w.kill(n.Name)
 		}
 		time.Sleep(8 * time.Second)
-		w.must("continue API server", shared.Signal(control, "kube-apiserver", unix.SIGCONT))
-		time.Sleep(2 * time.Second)
 	})
 	w.rollout(ctx)
 }

@@ -176,7 +176,7 @@ func (l *live) change(state expected) time.Duration {
 	slowest := time.Duration(0)
 	for _, f := range l.flows {
 		if state == denied {
-			slowest = max(slowest, l.cut(f).Sub(answered))
+			slowest = max(slowest, l.cut(f, answered).Sub(answered))
 		} else {
 			slowest = max(slowest, l.opens(f).Sub(answered))
 		}
@@ -204,12 +204,11 @@ func (l *live) opens(f *window.Flow) time.Time {
 	return time.Time{}
 }
 
-// cut returns when the last datagram that passed was sent.
-func (l *live) cut(f *window.Flow) time.Time {
+// cut returns when the last datagram that passed after a change was sent; if none did, when the change was.
+func (l *live) cut(f *window.Flow, change time.Time) time.Time {
 	l.Helper()
 	const quiet = 200 * time.Millisecond
-	began := time.Now()
-	for last := began; time.Since(began) < liveWait; time.Sleep(5 * time.Millisecond) {
+	for last := change; time.Since(change) < liveWait; time.Sleep(5 * time.Millisecond) {
 		if c := f.Count(); c.LastSent.After(last) {
 			last = c.LastSent
 		}
