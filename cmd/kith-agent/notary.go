@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync"
@@ -101,5 +102,5 @@ func (n *notary) tell(r overlay.Refusal) {
 	if r.Cause.Stale() {
 		level = slog.LevelInfo
 	}
-	n.log.Log(nil, level, "claim refused", "member", r.Node, "cause", r.Cause, "reason", r.Detail)
+	n.log.Log(context.Background(), level, "claim refused", "member", r.Node, "cause", r.Cause, "reason", r.Detail)
 }
