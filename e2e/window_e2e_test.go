@@ -468,20 +468,23 @@ func (w *windows) during(what func()) {
 	}
 	what()
 	tried := w.judge(probes)
-	lost, gap := 0, time.Duration(0)
-	for _, p := range probes {
-		p.Mark(time.Now())
-	}
-	time.Sleep(time.Second)
+	sent, lost, gap := 0, 0, time.Duration(0)
 	for _, p := range probes {
 		if c := p.Count(); p.allowed {
-			lost, gap = lost+c.Sent-c.Delivered, max(gap, c.Gap)
-			if c.Delivered == 0 {
+			sent, lost, gap = sent+c.Sent, lost+c.Sent-c.Delivered, max(gap, c.Gap)
+		}
+		p.Mark(time.Now())
+	}
+	w.Logf("%d denied datagrams tried; %d of %d allowed ones lost, longest gap %s", tried, lost, sent, gap.Round(time.Millisecond))
+	for _, p := range probes {
+		for began := time.Now(); p.allowed && p.Count().Delivered == 0; time.Sleep(10 * time.Millisecond) {
+			if time.Since(began) > patience {
 				w.Errorf("%s: %s: an allowed flow has ended", p.kind, p.Flow)
+				break
 			}
 		}
 	}
-	w.Logf("%d denied datagrams tried; %d allowed ones lost in the last second, longest gap %s", tried, lost, gap.Round(time.Millisecond))
+	w.judge(probes)
 }
 
 func (w *windows) kills(ctx context.Context) {
