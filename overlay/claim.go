@@ -13,6 +13,9 @@ import (
 // new key while the other carries the traffic.
 const Lanes = 2
 
+// FirstGeneration is that of a node's first keys: there is one before it.
+const FirstGeneration = 2
+
 // Claim is what a node says of itself. A node has one at a time, that of the
 // highest epoch. A lane without a key is not in use.
 type Claim struct {

@@ -59,6 +59,7 @@ type agent struct {
 	problems   policyProblems
 	enforcer   *enforcer
 	mesher     *mesher
+	lanes      *lanes
 	gossip     *gossip.Gossip
 	prober     *probe.Prober
 

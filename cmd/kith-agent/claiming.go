@@ -19,8 +19,9 @@ func (a *agent) introduce(address netip.Addr) error {
 	if !ok {
 		return fmt.Errorf("node %s is not known", a.node)
 	}
+	keys, generation := a.keys.Public()
 	return a.speaker.Say(func(c *overlay.Claim) {
-		c.UID, c.Keys = self.UID, a.public()
+		c.UID, c.Keys, c.Generation, c.Settled = self.UID, keys, generation, min(c.Settled, generation)
 		c.Endpoints = []netip.AddrPort{netip.AddrPortFrom(address, a.cfg.WireGuard.Port)}
 	})
 }

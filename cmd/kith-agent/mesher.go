@@ -46,6 +46,12 @@ type ways interface {
 	Changed() <-chan struct{}
 }
 
+// traffic says how to send to each node, and which keys are this node's own.
+type traffic interface {
+	Step(context.Context, view) ([overlay.Lanes]overlay.Key, map[string]overlay.Path, error)
+	Changed() <-chan struct{}
+}
+
 // mesher keeps the mesh device as overlay.Compute wants it. It waits for events of nodes, members and device, and
 // applies differences.
 type mesher struct {
@@ -57,6 +63,7 @@ type mesher struct {
 	claims registry
 	device device
 	ways   ways
+	lanes  traffic
 	// network hears of the nodes before the device does: the guard knows a pod CIDR before packets can come from it.
 	network func([]overlay.Node)
 	moved   func() // told after each attempt
@@ -101,6 +108,7 @@ func (m *mesher) run(ctx context.Context) error {
 		case <-m.claims.Changed():
 		case <-m.device.Changed():
 		case <-m.ways.Changed():
+		case <-m.lanes.Changed():
 		case <-retry:
 		}
 	}
@@ -111,23 +119,36 @@ func (m *mesher) reconcile(ctx context.Context) error {
 	claims := m.claims.SetNodes(nodes)
 	m.network(nodes)
 	m.follow(nodes, members)
-	want, problems := overlay.Compute(m.local, nodes, claims, nil)
-	err := m.apply(ctx, want, problems)
+	have, paths, err := m.look(ctx, view{now: time.Now(), nodes: nodes, members: members, claims: claims})
+	want, problems := overlay.Compute(m.local, nodes, claims, paths)
+	if err == nil {
+		err = m.apply(ctx, have, want, problems)
+	}
 	m.tell(want, problems, err)
 	m.moved()
 	return err
 }
 
+// look reads the device, and asks how to send to each node now.
+func (m *mesher) look(ctx context.Context, v view) (overlay.Mesh, map[string]overlay.Path, error) {
+	var err error
+	if v.have, err = m.device.Read(ctx); err != nil {
+		return v.have, nil, fmt.Errorf("read mesh device: %w", err)
+	}
+	keys, paths, err := m.lanes.Step(ctx, v)
+	if err != nil {
+		return v.have, nil, fmt.Errorf("decide on lanes: %w", err)
+	}
+	m.local.Keys = keys
+	return v.have, paths, nil
+}
+
 // apply leaves the mesh alone while this node's own Node object is away: an established mesh stays as it is.
-func (m *mesher) apply(ctx context.Context, want overlay.Mesh, problems []overlay.Problem) error {
+func (m *mesher) apply(ctx context.Context, have, want overlay.Mesh, problems []overlay.Problem) error {
 	for _, p := range problems {
 		if p.Kind == overlay.OwnNodeMissing {
 			return nil
 		}
-	}
-	have, err := m.device.Read(ctx)
-	if err != nil {
-		return fmt.Errorf("read mesh device: %w", err)
 	}
 	plan := overlay.Diff(have, want.Within(m.ways.MTUs(), have.Routes))
 	for _, node := range m.ways.Remake() {

@@ -40,6 +40,7 @@ type (
 	fakeRoster    struct{ *fakeUnderlay }
 	fakeRegistry  struct{ *fakeUnderlay }
 	fakeDevice    struct{ *fakeUnderlay }
+	fakeLanes     struct{}
 	fakeWays      struct{ *fakeUnderlay }
 )
 
@@ -108,11 +109,16 @@ func addrs(all ...string) (out []netip.Addr) {
 	return out
 }
 
+func (fakeLanes) Step(context.Context, view) ([overlay.Lanes]overlay.Key, map[string]overlay.Path, error) {
+	return testKeys, nil, nil
+}
+func (fakeLanes) Changed() <-chan struct{} { return nil }
+
 func testMesher(f *fakeUnderlay) *mesher {
 	return &mesher{
 		log: slog.New(slog.DiscardHandler), gossip: 7946,
 		local: overlay.Local{Name: "n1", Keys: testKeys, Devices: ruleset.Devices, ListenPort: 51820, UnderlayMTU: 1500},
-		nodes: fakeDirectory{f}, roster: fakeRoster{f}, claims: fakeRegistry{f}, device: fakeDevice{f}, ways: fakeWays{f},
+		nodes: fakeDirectory{f}, roster: fakeRoster{f}, claims: fakeRegistry{f}, device: fakeDevice{f}, ways: fakeWays{f}, lanes: fakeLanes{},
 		network: func([]overlay.Node) {}, moved: func() {},
 	}
 }

@@ -77,10 +77,15 @@ func (a *agent) keepMesh(ctx context.Context) error {
 		ways:    a.prober,
 		network: a.nodesChanged, moved: a.move,
 	}
+	if err := a.openLanes(); err != nil {
+		return err
+	}
+	a.mesher.lanes = a.lanes
 	close(a.meshed)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.gossip.Run(ctx) })
 	g.Go(func() error { return a.mesher.run(ctx) })
+	g.Go(func() error { return a.lanes.run(ctx) })
 	g.Go(func() error { return a.prober.Run(ctx) })
 	g.Go(func() error { return a.scout(ctx) })
 	g.Go(func() error { return a.followSelf(ctx, address) })

@@ -7,16 +7,19 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// announcement holds this node's record for memberlist to carry. The other duties
-// of a memberlist delegate are empty: user messages starve in large clusters, so
-// everything a member says is in its record.
+// announcement holds this node's record for memberlist to carry, and takes what is
+// sent to this member alone. The other duties of a memberlist delegate are empty:
+// broadcasts starve in large clusters, so all that a member says to everybody is in
+// its record.
 type announcement struct {
+	post *post
+
 	mu   sync.Mutex
 	meta []byte
 }
 
 func newAnnouncement(record []byte) (*announcement, error) {
-	a := &announcement{}
+	a := &announcement{post: newPost()}
 	return a, a.set(record)
 }
 
@@ -37,7 +40,9 @@ func (a *announcement) NodeMeta(int) []byte {
 	return a.meta
 }
 
-func (*announcement) NotifyMsg([]byte)                {}
+// NotifyMsg implements memberlist.Delegate.
+func (a *announcement) NotifyMsg(message []byte) { a.post.receive(message) }
+
 func (*announcement) GetBroadcasts(int, int) [][]byte { return nil }
 func (*announcement) LocalState(bool) []byte          { return nil }
 func (*announcement) MergeRemoteState([]byte, bool)   {}

@@ -24,6 +24,7 @@ import (
 	"log"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -92,6 +93,7 @@ type Gossip struct {
 	keys   *memberlist.Keyring
 	roster *roster
 	record *announcement
+	post   *post
 	lines  *logWriter
 	log    *slog.Logger
 }
@@ -108,7 +110,7 @@ func Start(config Config) (*Gossip, error) {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	g := &Gossip{
-		config: config, keys: keys, roster: newRoster(config.Name, config.Judge), record: record,
+		config: config, keys: keys, roster: newRoster(config.Name, config.Judge), record: record, post: record.post,
 		lines: &logWriter{log: config.Log, now: time.Now}, log: config.Log,
 	}
 	g.list, err = memberlist.Create(g.listConfig())
@@ -183,7 +185,10 @@ func (g *Gossip) SetRecord(ctx context.Context, record []byte) error {
 // Run looks for lost members until ctx ends, then stops answering. It announces
 // no leave: the others keep this node's peer while it restarts.
 func (g *Gossip) Run(ctx context.Context) error {
+	var delivering sync.WaitGroup
+	delivering.Go(func() { g.deliver(ctx) })
 	err := g.rejoin(ctx)
+	delivering.Wait()
 	if shutdown := g.list.Shutdown(); shutdown != nil {
 		return errors.Join(err, fmt.Errorf("stop gossip: %w", shutdown))
 	}

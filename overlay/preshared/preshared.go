@@ -22,11 +22,13 @@
 package preshared
 
 import (
+	"cmp"
 	"crypto/hkdf"
 	"crypto/mlkem"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/overlay"
@@ -97,6 +99,9 @@ func New(self Self, secrets []Secret) *Agreements {
 	return a
 }
 
+// SetUID takes the UID of a Node object made anew under this node's name.
+func (a *Agreements) SetUID(uid string) { a.self.UID = uid }
+
 func (o Other) pair(lane int) Pair { return Pair{o.Own[lane], o.Keys[lane]} }
 
 // Key returns the secret of a lane to another node; the zero one if there is none.
@@ -110,12 +115,13 @@ func (a *Agreements) Settled(o Other, lane int) bool {
 // Declined says that the other node does without.
 func (a *Agreements) Declined(o Other, lane int) bool { return a.without[o.pair(lane)] }
 
-// Secrets returns all that belong to keys which are still had.
+// Secrets returns all, by their keys.
 func (a *Agreements) Secrets() []Secret {
 	out := make([]Secret, 0, len(a.secrets))
 	for _, s := range a.secrets {
 		out = append(out, s)
 	}
+	slices.SortFunc(out, func(x, y Secret) int { return cmp.Or(x.Own.Compare(y.Own), x.Other.Compare(y.Other)) })
 	return out
 }
 
@@ -140,10 +146,16 @@ func forget[T any](from map[Pair]T, keep map[Pair]bool) {
 	}
 }
 
+// Asked says that a request for a lane's secret is on its way.
+func (a *Agreements) Asked(o Other, lane int, now time.Time) bool {
+	q, ok := a.asked[o.pair(lane)]
+	return ok && now.Sub(q.at) < answerTime
+}
+
 // Ask returns a request for a lane's secret, or nil while one is on its way.
 func (a *Agreements) Ask(o Other, lane int, now time.Time) ([]byte, error) {
 	pair := o.pair(lane)
-	if q, ok := a.asked[pair]; ok && now.Sub(q.at) < answerTime {
+	if a.Asked(o, lane, now) {
 		return nil, nil
 	}
 	key, err := mlkem.GenerateKey768()

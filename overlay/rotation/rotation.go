@@ -32,9 +32,6 @@ import (
 	"github.com/kithnet/kith/overlay"
 )
 
-// First is the generation of a node's first keys: there is one before it.
-const First = 2
-
 // fresh is how old the last handshake of a lane may be that can carry: without one
 // for longer, WireGuard refuses its session.
 const fresh = 180 * time.Second

@@ -126,7 +126,7 @@ func newWorld(t *testing.T, seed uint64, count int) *world {
 	w := &world{T: t, rand: rand.New(rand.NewPCG(seed, 7)), now: start, loss: 0.3}
 	for range count {
 		m := &machine{
-			claim: claim{generation: First, settled: First}, rotation: New(5 * time.Second),
+			claim: claim{generation: overlay.FirstGeneration, settled: overlay.FirstGeneration}, rotation: New(5 * time.Second),
 			heard: map[int]claim{}, lanes: map[int]int{}, shook: map[int]*[overlay.Lanes]handshake{},
 		}
 		m.keys = [overlay.Lanes]int{w.rand.Int(), w.rand.Int()}
@@ -311,7 +311,7 @@ func TestNothingIsLostOverRotations(t *testing.T) {
 	for seed := range uint64(40) {
 		w := newWorld(t, seed, 2+int(seed%5))
 		w.begin()
-		for g := uint32(First + 1); g < First+8; g++ {
+		for g := uint32(overlay.FirstGeneration + 1); g < overlay.FirstGeneration+8; g++ {
 			w.nodes[w.rand.IntN(len(w.nodes))].due = true
 			if w.rand.IntN(2) == 0 {
 				w.nodes[w.rand.IntN(len(w.nodes))].due = true
@@ -332,7 +332,7 @@ func TestNodesThatWereAway(t *testing.T) {
 		w.begin()
 		missed := 1 + uint32(seed%7)
 		w.nodes[0].away = true
-		g := uint32(First)
+		g := uint32(overlay.FirstGeneration)
 		for range missed {
 			g = w.highest() + 1
 			w.nodes[1].due = true

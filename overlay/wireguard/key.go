@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -76,6 +77,15 @@ func (*Keyring) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
 
 // LogValue keeps the keys out of structured logs.
 func (*Keyring) LogValue() slog.Value { return slog.StringValue(hidden) }
+
+// Rotated is when the keys last changed.
+func (k *Keyring) Rotated() (time.Time, error) {
+	info, err := os.Stat(k.path)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read age of WireGuard keys: %w", err)
+	}
+	return info.ModTime(), nil
+}
 
 // Public returns the public halves and their generation.
 func (k *Keyring) Public() ([overlay.Lanes]overlay.Key, uint32) {
@@ -171,7 +181,7 @@ func (k *Keyring) first() error {
 			return err
 		}
 	}
-	return k.replace(0, keys)
+	return k.replace(overlay.FirstGeneration, keys)
 }
 
 func (k *Keyring) parse(text string) bool {

@@ -60,8 +60,8 @@ func TestRenewedKeysOutliveTheProcess(t *testing.T) {
 		generation uint32
 		changed    [overlay.Lanes]bool
 	}{
-		{ring.Renew, 1, [overlay.Lanes]bool{false, true}},
-		{ring.Renew, 2, [overlay.Lanes]bool{true, false}},
+		{ring.Renew, 3, [overlay.Lanes]bool{false, true}},
+		{ring.Renew, 4, [overlay.Lanes]bool{true, false}},
 		{func() error { return ring.Label(8) }, 8, [overlay.Lanes]bool{}},
 		{ring.Renew, 9, [overlay.Lanes]bool{false, true}},
 	} {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"time"
 )
 
 // Config is the agent's configuration, complete and checked.
@@ -50,6 +51,10 @@ type WireGuard struct {
 	// Port is lane 0's; lane 1 listens on the next.
 	Port           uint16
 	Implementation Implementation
+	// Rotation is how often the keys change; 0: only by hand.
+	Rotation time.Duration
+	// PresharedKeys lets each two nodes agree on a key beside WireGuard's own, against quantum computers to come.
+	PresharedKeys bool
 }
 
 // Gossip configures the membership protocol.
@@ -96,7 +101,7 @@ func Default() Config {
 	return Config{
 		LogLevel:   slog.LevelInfo,
 		Underlay:   Underlay{Family: FamilyAuto},
-		WireGuard:  WireGuard{Port: 51820, Implementation: ImplementationAuto},
+		WireGuard:  WireGuard{Port: 51820, Implementation: ImplementationAuto, Rotation: 7 * 24 * time.Hour, PresharedKeys: true},
 		Gossip:     Gossip{Port: 7946},
 		Probe:      Probe{Port: 7947},
 		Masquerade: true,

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -40,6 +41,8 @@ func (c *Config) values() map[string]reader {
 		"underlay.mtu":             mtu(&c.Underlay.MTU),
 		"wireguard.port":           lanePort(&c.WireGuard.Port),
 		"wireguard.implementation": choice(&c.WireGuard.Implementation, ImplementationAuto, ImplementationKernel, ImplementationUserspace),
+		"wireguard.rotation":       rotation(&c.WireGuard.Rotation),
+		"wireguard.presharedKeys":  boolean(&c.WireGuard.PresharedKeys),
 		"gossip.port":              port(&c.Gossip.Port),
 		"probe.port":               port(&c.Probe.Port),
 		"masquerade":               boolean(&c.Masquerade),
@@ -104,6 +107,19 @@ func lanePort(to *uint16) reader {
 	return scalar(to, "write a port from 1 to 65534; the next one is used, too", func(s string) (uint16, bool) {
 		n, err := strconv.ParseUint(s, 10, 16)
 		return uint16(n), err == nil && n > 0 && n < 65535
+	})
+}
+
+// minRotation leaves each change of keys the time to reach all nodes.
+const minRotation = 10 * time.Minute
+
+func rotation(to *time.Duration) reader {
+	return scalar(to, "write off, or a time from 10m, such as 168h", func(s string) (time.Duration, bool) {
+		if s == "off" {
+			return 0, true
+		}
+		d, err := time.ParseDuration(s)
+		return d, err == nil && d >= minRotation
 	})
 }
 

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"log/slog"
+	"reflect"
+	"time"
+
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/disk"
+	"github.com/kithnet/kith/overlay/preshared"
+)
+
+// mail is gossip's way of carrying a message from one member to another.
+type mail interface {
+	Send(to string, message []byte)
+	Received() <-chan []byte
+}
+
+// secrets agrees with each other node on a preshared key for each lane, while that is idle.
+type secrets struct {
+	log        *slog.Logger
+	self       string
+	mail       mail
+	inbox      chan []byte
+	folder     disk.Folder
+	agreements *preshared.Agreements
+
+	kept    []disk.Secret
+	lacking map[preshared.Pair]time.Time // since when
+	doubted map[preshared.Pair]time.Time
+}
+
+// secretState says how two nodes stand with a lane's preshared key.
+type secretState string
+
+const (
+	secretAgreed   secretState = "agreed"
+	secretPending  secretState = "pending"
+	secretDeclined secretState = "declined"
+	secretOff      secretState = "off"
+)
+
+// A round takes so many messages and asks so many nodes at most.
+const (
+	mailAtOnce = 64
+	asksAtOnce = 16
+)
+
+// Two nodes that lack a secret: the first name asks at once, the other after a while. One with which no handshake comes
+// about is asked for anew.
+const (
+	secondAsks = 5 * time.Second
+	doubtAfter = 30 * time.Second
+)
+
+func newSecrets(log *slog.Logger, self preshared.Self, folder disk.Folder, mail mail) *secrets {
+	kept, err := folder.LoadSecrets()
+	if err != nil {
+		log.Warn("kept preshared keys are not used: they are agreed on anew", "error", err)
+	}
+	var all []preshared.Secret
+	for _, s := range kept {
+		if len(s.Key) == len(overlay.Preshared{}) {
+			all = append(all, preshared.Secret{
+				Pair: preshared.Pair{Own: s.Own, Other: s.Other}, Key: overlay.Preshared(s.Key), Number: s.Number,
+			})
+		}
+	}
+	return &secrets{
+		log: log, self: self.Name, mail: mail, inbox: make(chan []byte, mailAtOnce), folder: folder, agreements: preshared.New(self, all),
+		kept: kept,
+	}
+}
+
+// step takes what has come, asks for what lacks, and keeps what is agreed on before it goes into the device.
+func (s *secrets) step(now time.Time, others []other) error {
+	parties := make(map[string]preshared.Other, len(others))
+	all := make([]preshared.Other, 0, len(others))
+	for _, o := range others {
+		parties[o.Name] = o.party
+		all = append(all, o.party)
+	}
+	s.agreements.Retain(all)
+	s.hear(parties)
+	lacking, doubted := s.lacking, s.doubted
+	s.lacking, s.doubted = map[preshared.Pair]time.Time{}, map[preshared.Pair]time.Time{}
+	asks := asksAtOnce
+	for _, o := range others {
+		for lane := range overlay.Lanes {
+			pair := preshared.Pair{Own: o.party.Own[lane], Other: o.party.Keys[lane]}
+			if s.doubts(o, lane) && since(doubted, s.doubted, pair, now) >= doubtAfter {
+				s.log.Warn("no handshake with the preshared key: another is agreed on", "node", o.Name, "lane", lane)
+				s.agreements.Drop(o.party, lane)
+			}
+			if !s.lacks(o, lane) {
+				continue
+			}
+			patient := since(lacking, s.lacking, pair, now) >= secondAsks
+			if asks > 0 && (s.self < o.Name || patient) && !o.party.InUse[lane] && !s.agreements.Asked(o.party, lane, now) {
+				asks--
+				if err := s.ask(o.party, lane, now); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return s.keep()
+}
+
+// since is for how long something has been so, given when it was so before; it is noted for the next time.
+func since(before, next map[preshared.Pair]time.Time, pair preshared.Pair, now time.Time) time.Duration {
+	start, ok := before[pair]
+	if !ok {
+		start = now
+	}
+	next[pair] = start
+	return now.Sub(start)
+}
+
+// take keeps a message for the next step.
+func (s *secrets) take(message []byte) {
+	select {
+	case s.inbox <- message:
+	default:
+	}
+}
+
+func (s *secrets) hear(parties map[string]preshared.Other) {
+	for range mailAtOnce {
+		select {
+		case message := <-s.inbox:
+			from, err := preshared.Sender(message)
+			if err == nil {
+				var reply []byte
+				if reply, err = s.agreements.Hear(message, parties[from]); reply != nil {
+					s.mail.Send(from, reply)
+				}
+			}
+			if err != nil {
+				s.log.Debug("message about a preshared key refused", "from", from, "reason", err)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// lacks says that a lane to a living node needs a secret. While their generations differ, one end is about to give the
+// lane of the later one new keys.
+func (s *secrets) lacks(o other, lane int) bool {
+	ends := o.own != o.claim.Generation && lane != int(min(o.own, o.claim.Generation)%overlay.Lanes)
+	return o.alive && !ends && !o.party.Keys[lane].IsZero() && !s.agreements.Settled(o.party, lane)
+}
+
+// doubts says that a secret is in the device and brings no handshake: the other end may have another.
+func (s *secrets) doubts(o other, lane int) bool {
+	key := s.agreements.Key(o.party, lane)
+	return o.alive && !key.IsZero() && o.have[lane] == key && !o.fresh[lane]
+}
+
+func (s *secrets) ask(p preshared.Other, lane int, now time.Time) error {
+	message, err := s.agreements.Ask(p, lane, now)
+	if err == nil && message != nil {
+		s.mail.Send(p.Name, message)
+	}
+	return err
+}
+
+// keep writes what has changed.
+func (s *secrets) keep() error {
+	var all []disk.Secret
+	for _, k := range s.agreements.Secrets() {
+		all = append(all, disk.Secret{Own: k.Own, Other: k.Other, Key: k.Key[:], Number: k.Number})
+	}
+	if reflect.DeepEqual(all, s.kept) {
+		return nil
+	}
+	if err := s.folder.SaveSecrets(all); err != nil {
+		return err
+	}
+	s.kept = all
+	return nil
+}
+
+func (s *secrets) keys(o other) (out [overlay.Lanes]overlay.Preshared) {
+	for lane := range out {
+		out[lane] = s.agreements.Key(o.party, lane)
+	}
+	return out
+}
+
+// open says that there is something to agree on.
+func (s *secrets) open(others []other) bool {
+	for _, o := range others {
+		for lane := range overlay.Lanes {
+			if s.lacks(o, lane) || s.doubts(o, lane) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *secrets) states(o other) (out [overlay.Lanes]secretState) {
+	for lane := range out {
+		switch {
+		case !s.agreements.Key(o.party, lane).IsZero():
+			out[lane] = secretAgreed
+		case s.agreements.Declined(o.party, lane):
+			out[lane] = secretDeclined
+		case s.agreements.Settled(o.party, lane):
+			out[lane] = secretOff
+		default:
+			out[lane] = secretPending
+		}
+	}
+	return out
+}
