@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -25,6 +26,8 @@ underlay:
 wireguard:
   port: 4500
   implementation: userspace
+  rotation: 1h
+  presharedKeys: false
 gossip:
   port: 4501
 probe:
@@ -46,7 +49,7 @@ func TestParse(t *testing.T) {
 	full := Config{
 		LogLevel:   slog.LevelDebug,
 		Underlay:   Underlay{Family: FamilyIPv6, Interface: "eth1", MTU: 9000},
-		WireGuard:  WireGuard{Port: 4500, Implementation: ImplementationUserspace},
+		WireGuard:  WireGuard{Port: 4500, Implementation: ImplementationUserspace, Rotation: time.Hour},
 		Gossip:     Gossip{Port: 4501},
 		Probe:      Probe{Port: 4502},
 		Masquerade: false,
