@@ -11,6 +11,7 @@ import (
 
 	"github.com/kithnet/kith/cmd/kith/status"
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/wireguard"
 	"github.com/kithnet/kith/policy"
 	policykube "github.com/kithnet/kith/policy/kube"
 	"github.com/kithnet/kith/policy/ruleset"
@@ -95,28 +96,56 @@ func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
 	}
 	slices.Sort(r.Problems)
 	r.Members = members(a.known.List(), a.gossip.Members())
-	peers, err := a.device.Peers(ctx)
+	statuses, err := a.device.Peers(ctx)
 	if err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
-	names := map[overlay.Key]string{}
-	for _, l := range m.Mesh.Lanes {
-		for _, p := range l.Peers {
-			names[p.Key] = p.Name
-		}
+	lanes := a.lanes.State()
+	r.Keys = status.Keys{
+		Generation: lanes.Generation, Settled: lanes.Settled, Rotated: lanes.Rotated, Next: lanes.Next, WaitsFor: lanes.HeldBy,
 	}
-	for _, p := range peers {
-		r.Peers = append(r.Peers, status.Peer{
-			Node: names[p.Key], PublicKey: p.Key.String(), Endpoint: p.Endpoint, AllowedIPs: p.AllowedIPs,
-			LastHandshake: p.LastHandshake, RxBytes: p.ReceivedBytes, TxBytes: p.SentBytes,
-		})
-	}
+	r.Peers = peers(m.Mesh, statuses, lanes.Peers)
 	for _, p := range a.prober.Paths() {
 		r.Ways = append(r.Ways, status.Way{
 			Node: p.Node, RoundTrip: p.RoundTrip, Loss: p.Loss, MTU: p.MTU, SilentSince: p.Silent, PeerRemade: p.Remade,
 		})
 	}
-	slices.SortFunc(r.Peers, func(x, y status.Peer) int { return cmp.Compare(x.Node, y.Node) })
+}
+
+// peers is one entry for each node, by name.
+func peers(mesh overlay.Mesh, statuses []wireguard.PeerStatus, lanes map[string]peerState) []status.Peer {
+	byKey := make(map[overlay.Key]wireguard.PeerStatus, len(statuses))
+	for _, s := range statuses {
+		byKey[s.Key] = s
+	}
+	var out []status.Peer
+	for i, p := range mesh.Lanes[0].Peers {
+		state := lanes[p.Name]
+		both := [overlay.Lanes]wireguard.PeerStatus{byKey[p.Key], byKey[mesh.Lanes[1].Peers[i].Key]}
+		at := both[state.Lane]
+		out = append(out, status.Peer{
+			Node: p.Name, Lane: state.Lane, PresharedKey: string(state.Secret[state.Lane]),
+			PublicKey: at.Key.String(), Endpoint: at.Endpoint, AllowedIPs: at.AllowedIPs, LastHandshake: at.LastHandshake,
+			RxBytes: both[0].ReceivedBytes + both[1].ReceivedBytes, TxBytes: both[0].SentBytes + both[1].SentBytes,
+		})
+	}
+	return out
+}
+
+// rotateHandler takes the wish for new keys in the whole mesh.
+func (a *agent) rotateHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-a.meshed:
+		default:
+			http.Error(w, "this node has not joined the mesh yet", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(status.Rotation{Generation: a.lanes.Rotate()}); err != nil {
+			a.log.Debug("answer not sent", "error", err)
+		}
+	})
 }
 
 // members lists every Node with what gossip says of it, and every member that has no Node.

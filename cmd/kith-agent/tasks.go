@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/kithnet/kith/cmd/kith/status"
 	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/cni/conflist"
 	"github.com/kithnet/kith/cni/pending"
@@ -161,7 +162,8 @@ func (a *agent) serve(ctx context.Context) error {
 		a.log.Warn("veth without a record: left for the runtime's GC", "interface", name)
 	}
 	s := server.New(server.Options{Deps: deps, Pending: pending.Folder(filepath.Join(a.cfg.RunDir, "pending-del")), Log: a.log})
-	s.Handle("GET /v1/status", a.statusHandler())
+	s.Handle("GET "+status.Path, a.statusHandler())
+	s.Handle("POST "+status.RotatePath, a.rotateHandler())
 	listener, err := server.Listen(a.cfg.Socket())
 	if err != nil {
 		return err

@@ -20,35 +20,39 @@ const maxReport = 16 << 20
 func fetchLocal(ctx context.Context, socket string, timeout time.Duration) (status.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	report, err := get(ctx, socket)
-	if err != nil {
+	var report status.Report
+	if err := call(ctx, socket, http.MethodGet, status.Path, &report); err != nil {
 		return status.Report{}, fmt.Errorf("the agent on this node does not answer: %w", err)
 	}
 	return report, nil
 }
 
-func get(ctx context.Context, socket string) (status.Report, error) {
+// call sends a request to the agent and reads its answer.
+func call(ctx context.Context, socket, method, path string, answer any) error {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+status.Path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
 	if err != nil {
-		return status.Report{}, err
+		return err
 	}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		return status.Report{}, err
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReport))
 	if err != nil {
-		return status.Report{}, fmt.Errorf("read answer: %w", err)
+		return fmt.Errorf("read answer: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return status.Report{}, fmt.Errorf("%s: %s", resp.Status, firstLine(body))
+		return fmt.Errorf("%s: %s", resp.Status, firstLine(body))
 	}
-	return parseReport(body)
+	if err := json.Unmarshal(body, answer); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	return nil
 }
 
 func parseReport(data []byte) (status.Report, error) {

@@ -30,6 +30,7 @@ Usage:
 
 Commands:
   status     the mesh and the policies of every node
+  mesh       new keys for the mesh
   policy     who reaches whom by manifests alone, without a cluster
   gossip     a new key for the talk between the nodes
   version    this program's version
@@ -67,6 +68,8 @@ func (c console) run(ctx context.Context, args []string) int {
 	switch args[0] {
 	case "status":
 		return c.status(ctx, args[1:])
+	case "mesh":
+		return c.mesh(ctx, args[1:])
 	case "policy":
 		return c.policy(args[1:])
 	case "gossip":

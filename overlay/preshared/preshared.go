@@ -17,7 +17,7 @@
 //   - A lane that this node uses gets no other secret.
 //   - Secrets do not show themselves.
 //
-// Out of scope: how messages travel, when to ask, the disk, the clock. docs/preshared.md
+// Out of scope: how messages travel, when to ask, the disk, the clock. docs/keys.md
 // says what this promises and what not.
 package preshared
 

@@ -17,8 +17,11 @@ import (
 	"time"
 )
 
-// Path is where the agent serves its Report.
-const Path = "/v1/status"
+// Path is where the agent serves its Report, RotatePath where it takes the wish for new keys in the whole mesh.
+const (
+	Path       = "/v1/status"
+	RotatePath = "/v1/mesh/rotate"
+)
 
 // Report is the state of one node.
 type Report struct {
@@ -43,6 +46,7 @@ type Report struct {
 	Members []Member `json:"members"`
 	Peers   []Peer   `json:"peers"`
 	Ways    []Way    `json:"ways"`
+	Keys    Keys     `json:"keys"`
 
 	// Identities are those of all pods in the cluster, Subjects the local pods that a policy isolates.
 	Identities int `json:"identities"`
@@ -113,9 +117,31 @@ const (
 	Unknown State = "unknown"
 )
 
-// Peer is another node in this node's WireGuard device.
+// Keys are the generations of this node's WireGuard keys.
+type Keys struct {
+	Generation uint32 `json:"generation"`
+	// Settled is the generation in which this node sends to all living nodes.
+	Settled uint32    `json:"settled"`
+	Rotated time.Time `json:"rotated"`
+	// Next is when the next generation is due; zero: only when somebody asks for it.
+	Next time.Time `json:"next"`
+	// WaitsFor are the nodes that the next generation, which is due, waits for.
+	WaitsFor []string `json:"waitsFor,omitempty"`
+}
+
+// Rotation is the answer to POST RotatePath: the generation that was asked for.
+type Rotation struct {
+	Generation uint32 `json:"generation"`
+}
+
+// Peer is another node in this node's WireGuard devices: what it is on the lane that this node sends on, and the bytes
+// of both.
 type Peer struct {
-	Node       string         `json:"node"`
+	Node string `json:"node"`
+	Lane int    `json:"lane"`
+	// PresharedKey is how both nodes stand with the lane's: agreed, pending, declined (by the other) or off (here).
+	PresharedKey string `json:"presharedKey"`
+
 	PublicKey  string         `json:"publicKey"`
 	Endpoint   netip.AddrPort `json:"endpoint"`
 	AllowedIPs []netip.Prefix `json:"allowedIPs"`

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/disk"
+	"github.com/kithnet/kith/overlay/preshared"
+	"github.com/kithnet/kith/overlay/rotation"
+	"github.com/kithnet/kith/overlay/wireguard"
+)
+
+// laneNode is a node whose kernel is a value. Handshakes come about where keys and secrets of both ends match.
+type laneNode struct {
+	*lanes
+	node     overlay.Node
+	claim    overlay.Claim
+	have     overlay.Mesh
+	statuses map[overlay.Key]time.Time
+	inbox    chan []byte
+	network  map[string]*laneNode
+	restart  func()
+	sign     overlay.Sign
+}
+
+func (n *laneNode) Send(to string, message []byte) {
+	select {
+	case n.network[to].inbox <- message:
+	default:
+	}
+}
+func (n *laneNode) Received() <-chan []byte { return n.inbox }
+func (n *laneNode) Peers(context.Context) ([]wireguard.PeerStatus, error) {
+	var out []wireguard.PeerStatus
+	for key, at := range n.statuses {
+		out = append(out, wireguard.PeerStatus{Key: key, LastHandshake: at})
+	}
+	return out, nil
+}
+
+func laneNetwork(t *testing.T, willing ...bool) []*laneNode {
+	t.Helper()
+	network := map[string]*laneNode{}
+	var all []*laneNode
+	for i, w := range willing {
+		n := &laneNode{inbox: make(chan []byte, 100), network: network, statuses: map[overlay.Key]time.Time{}}
+		public, private, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("n%d", i+1)
+		n.node = overlay.Node{
+			Name: name, UID: "uid-" + name, PodCIDRs: prefixes(fmt.Sprintf("10.244.%d.0/24", i+1)), InternalIPs: addrs(fmt.Sprintf("192.0.2.%d", i+1)),
+			SigningKey: overlay.SigningKey(public).String(),
+		}
+		keys, err := wireguard.LoadKeys(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sign := func(m []byte) overlay.Signature { return overlay.Signature(ed25519.Sign(private, m)) }
+		n.sign = sign
+		folder := disk.Folder(t.TempDir())
+		n.restart = func() {
+			n.lanes = &lanes{
+				log: slog.New(slog.DiscardHandler), self: name, keys: keys, peers: n, rotation: rotation.New(holdKeys),
+				again: time.NewTimer(time.Hour), changed: make(chan struct{}, 1), say: func(f func(*overlay.Claim)) error { f(&n.claim); return nil },
+			}
+			n.secrets = newSecrets(n.log, preshared.Self{Name: name, UID: n.node.UID, Sign: sign, Willing: w}, folder, n)
+		}
+		n.restart()
+		n.claim = overlay.Claim{Node: name, UID: n.node.UID, Endpoints: []netip.AddrPort{netip.AddrPortFrom(n.node.InternalIPs[0], 51820)}}
+		n.claim.Keys, n.claim.Generation = keys.Public()
+		network[name] = n
+		all = append(all, n)
+	}
+	return all
+}
+
+// round lets every node take what has come, and makes its kernel what it wants.
+func round(t *testing.T, all []*laneNode, now time.Time) {
+	t.Helper()
+	v := view{now: now}
+	for _, n := range all {
+		v.nodes, v.claims = append(v.nodes, n.node), append(v.claims, n.claim)
+		v.members = append(v.members, overlay.Member{Name: n.node.Name, Alive: true})
+	}
+	for _, n := range all {
+		for len(n.inbox) > 0 {
+			n.secrets.take(<-n.inbox)
+		}
+		v.have = n.have
+		keys, paths, err := n.Step(t.Context(), v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		local := overlay.Local{Name: n.node.Name, Keys: keys, ListenPort: 51820, UnderlayMTU: 1500}
+		want, _ := overlay.Compute(local, v.nodes, v.claims, paths)
+		for _, step := range overlay.Diff(n.have, want).Steps {
+			if s, ok := step.(overlay.RemovePeer); ok {
+				delete(n.statuses, s.Key)
+			}
+		}
+		n.have = want
+	}
+	for _, a := range all {
+		for _, b := range all {
+			a.shake(b, now)
+		}
+	}
+}
+
+func (n *laneNode) shake(o *laneNode, now time.Time) {
+	for lane := range overlay.Lanes {
+		mine, ok := n.peer(o, lane)
+		theirs, known := o.peer(n, lane)
+		if ok && known && mine.Preshared == theirs.Preshared {
+			n.statuses[mine.Key] = now
+		}
+	}
+}
+
+func (n *laneNode) peer(o *laneNode, lane int) (overlay.Peer, bool) {
+	for _, p := range n.have.Lanes[lane].Peers {
+		if p.Key == o.have.Lanes[lane].Key {
+			return p, true
+		}
+	}
+	return overlay.Peer{}, false
+}
+
+// until plays rounds until all nodes are settled in a generation and stand so with the lane's secret.
+func until(t *testing.T, all []*laneNode, now *time.Time, generation uint32, want secretState) {
+	t.Helper()
+	for range 400 {
+		*now = now.Add(soon)
+		round(t, all, *now)
+		done := true
+		for _, n := range all {
+			state := n.State()
+			done = done && state.Settled >= generation && len(state.Peers) == len(all)-1
+			for _, p := range state.Peers {
+				done = done && p.Lane == int(generation%overlay.Lanes) && p.Secret[p.Lane] == want
+			}
+		}
+		if done {
+			return
+		}
+	}
+	for _, n := range all {
+		t.Logf("%s: %+v", n.node.Name, n.State())
+	}
+	t.Fatalf("generation %d never ends with preshared keys %s", generation, want)
+}
+
+func TestLanesRotateAndAgree(t *testing.T) {
+	all := laneNetwork(t, true, true, true)
+	now := time.Now()
+	until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+	for g := uint32(overlay.FirstGeneration + 1); g < overlay.FirstGeneration+6; g++ {
+		if got := all[int(g)%len(all)].Rotate(); got != g {
+			t.Fatalf("generation %d asked for, want %d", got, g)
+		}
+		until(t, all, &now, g, secretAgreed)
+		// A restart finds on disk what was agreed on: nothing has to be asked for again.
+		before := all[0].have
+		all[0].restart()
+		round(t, all, now)
+		if plan := overlay.Diff(before, all[0].have); !plan.Empty() {
+			t.Fatalf("a restart changes\n%s", plan)
+		}
+	}
+}
+
+func TestLanesBySchedule(t *testing.T) {
+	all := laneNetwork(t, true, true)
+	now := time.Now()
+	until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+	for _, n := range all {
+		n.every = 10 * time.Minute
+	}
+	now = now.Add(10 * time.Minute)
+	for _, n := range all {
+		for key := range n.statuses {
+			n.statuses[key] = now
+		}
+	}
+	until(t, all, &now, overlay.FirstGeneration+1, secretAgreed)
+}
+
+func TestLanesWithoutPresharedKeys(t *testing.T) {
+	now := time.Now()
+	all := laneNetwork(t, false, false)
+	until(t, all, &now, overlay.FirstGeneration, secretOff)
+	all[0].Rotate()
+	until(t, all, &now, overlay.FirstGeneration+1, secretOff)
+}
+
+// TestLanesWithOneThatDeclines: the mesh works, and the one that wanted says so.
+func TestLanesWithOneThatDeclines(t *testing.T) {
+	now := time.Now()
+	all := laneNetwork(t, true, false)
+	for range 40 {
+		now = now.Add(soon)
+		round(t, all, now)
+	}
+	if p := all[0].State().Peers["n2"]; p.Secret[p.Lane] != secretDeclined || all[0].State().Settled != overlay.FirstGeneration {
+		t.Errorf("state %+v", all[0].State())
+	}
+}
+
+// TestLanesAgreeAnew: a node that has forgotten all secrets, with its kernel, comes back.
+func TestLanesAgreeAnew(t *testing.T) {
+	all := laneNetwork(t, true, true)
+	now := time.Now()
+	until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+	all[1].restart()
+	all[1].secrets = newSecrets(all[1].log, preshared.Self{
+		Name: "n2", UID: all[1].node.UID, Sign: all[1].sign, Willing: true,
+	}, disk.Folder(t.TempDir()), all[1])
+	all[1].have, all[1].statuses = overlay.Mesh{}, map[overlay.Key]time.Time{}
+	now = now.Add(4 * time.Minute)
+	until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+}
