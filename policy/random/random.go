@@ -93,7 +93,7 @@ func (s source) pod(c policy.Cluster, i int) identity.Pod {
 	}
 	// Two pods in sixteen meet at one address: an old one that ended and whose address was given out again.
 	node, host := 1+s.IntN(len(c.Nodes)), 16+s.IntN(32)
-	if s.IntN(8) > 0 {
+	if s.IntN(8) > 0 || i == 0 { // somebody must have an address, or there are no flows
 		p.Addresses = append(p.Addresses, netip.MustParseAddr(fmt.Sprintf("10.244.%d.%d", node, host)))
 	}
 	if s.IntN(3) > 0 {
