@@ -6,6 +6,8 @@
 // every node that knows the same identities (Numbers); an address belongs to one pod at a time. A pod whose
 // namespace is not known has no identity.
 //
+// A pod's address is in the API a second or more after the pod can send. Until then its node's word counts (Hint).
+//
 // Out of scope: which pods have addresses at all (a pod on the host network, or one that ended, is given without),
 // and everything about policies.
 package identity
@@ -66,6 +68,8 @@ type Pod struct {
 	Labels          map[string]string
 	Ports           []NamedPort
 	Addresses       []netip.Addr
+	// Node is where the pod runs, if that node may say which addresses it has before Addresses do; else empty.
+	Node string
 }
 
 // Key names the pod.

@@ -110,7 +110,7 @@ func (t *Table) entry(s *space, labels Labels, ports []NamedPort) *entry {
 }
 
 func (t *Table) join(r *record, e *entry) {
-	r.entry, r.index = e, len(e.pods)
+	r.entry, r.index = e, int32(len(e.pods))
 	e.pods = append(e.pods, r)
 }
 

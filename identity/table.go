@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"unique"
 )
 
 // Table holds pods and namespaces and knows the identity of every pod and every address. Nothing in it depends on
@@ -16,6 +17,9 @@ type Table struct {
 	contenders map[netip.Addr][]*record // the pods that claim an address and do not own it
 	pins       map[netip.Addr]Pin
 	pinned     map[PodKey][]netip.Addr
+	words      map[netip.Addr]word
+	hinted     map[Pin][]netip.Addr          // the addresses whose word names a pod
+	spoken     map[unique.Handle[string]]int // how many words are each node's
 	numbers    *Numbers
 	changes    Changes
 }
@@ -26,14 +30,20 @@ type record struct {
 	uid       string
 	created   int64
 	addresses []netip.Addr
+	node      unique.Handle[string]
 	entry     *entry
-	index     int // in entry.pods
+	index     int32 // in entry.pods
+	stated    bool  // the addresses are of its status, not of hints
 }
 
 func (r *record) key() PodKey { return PodKey{r.entry.space.name, r.name} }
 
 func (r *record) newer(o *record) bool {
 	return age{r.created, r.uid, r.key()}.newer(age{o.created, o.uid, o.key()})
+}
+
+func (r *record) same(o *record) bool {
+	return r.uid == o.uid && r.created == o.created && r.node == o.node && r.stated == o.stated && slices.Equal(r.addresses, o.addresses)
 }
 
 // identity is nil while the pod's namespace is not known.
@@ -80,6 +90,7 @@ func NewTable() *Table {
 		pods: map[PodKey]*record{}, spaces: map[string]*space{}, entries: map[Key]*entry{},
 		owner: map[netip.Addr]*record{}, contenders: map[netip.Addr][]*record{},
 		pins: map[netip.Addr]Pin{}, pinned: map[PodKey][]netip.Addr{},
+		words: map[netip.Addr]word{}, hinted: map[Pin][]netip.Addr{}, spoken: map[unique.Handle[string]]int{},
 		numbers: NewNumbers(), changes: newChanges(),
 	}
 }
@@ -102,11 +113,10 @@ func (t *Table) TakeChanges() Changes {
 func (t *Table) PutPod(p Pod) {
 	e := t.entry(t.space(p.Namespace), MakeLabels(p.Labels), canonicalPorts(p.Ports))
 	old := t.pods[p.Key()]
-	created := p.Created.UnixNano()
-	if old != nil && old.entry == e && old.uid == p.UID && old.created == created && slices.Equal(old.addresses, p.Addresses) {
+	r := t.record(p)
+	if old != nil && old.entry == e && old.same(r) {
 		return
 	}
-	r := &record{name: p.Name, uid: p.UID, created: created, addresses: slices.Clone(p.Addresses)}
 	t.join(r, e)
 	if old != nil {
 		t.unclaim(old)
@@ -115,6 +125,19 @@ func (t *Table) PutPod(p Pod) {
 	t.pods[r.key()] = r
 	t.claim(r)
 	t.touch(r.key())
+}
+
+// record is what is kept of a pod, with the addresses that its status names or else its node.
+func (t *Table) record(p Pod) *record {
+	r := &record{name: p.Name, uid: p.UID, created: p.Created.UnixNano(), node: unique.Make(p.Node), stated: len(p.Addresses) > 0}
+	pin := Pin{p.Key(), p.UID}
+	if r.stated {
+		t.void(pin)
+		r.addresses = slices.Clone(p.Addresses)
+	} else {
+		r.addresses = t.hints(pin, r.node)
+	}
+	return r
 }
 
 // DeletePod forgets a pod.

@@ -125,7 +125,7 @@ func emptied(t *testing.T, table *Table) {
 		table.Unpin(a)
 	}
 	left := len(table.pods) + len(table.spaces) + len(table.entries) + len(table.owner) + len(table.contenders) +
-		len(table.pins) + len(table.pinned) + len(table.numbers.number)
+		len(table.pins) + len(table.pinned) + len(table.words) + len(table.hinted) + len(table.spoken) + len(table.numbers.number)
 	if left > 0 {
 		t.Fatalf("%d things stay in an emptied table: %+v", left, table)
 	}

@@ -18,7 +18,7 @@ func Pod(obj any) (identity.Pod, error) {
 	}
 	return identity.Pod{
 		Namespace: p.Namespace, Name: p.Name, UID: uid(p), Created: p.CreationTimestamp.Time,
-		Labels: p.Labels, Ports: ports(p), Addresses: addresses(p),
+		Labels: p.Labels, Ports: ports(p), Addresses: addresses(p), Node: node(p),
 	}, nil
 }
 
@@ -39,9 +39,22 @@ func uid(p *corev1.Pod) string {
 	return string(p.UID)
 }
 
+// ownsAddresses is false on the host network, and once the pod has ended.
+func ownsAddresses(p *corev1.Pod) bool {
+	return !p.Spec.HostNetwork && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+}
+
+// node is the one that may say what the pod's addresses are.
+func node(p *corev1.Pod) string {
+	if !ownsAddresses(p) {
+		return ""
+	}
+	return p.Spec.NodeName
+}
+
 // addresses are those that are the pod's own now.
 func addresses(p *corev1.Pod) []netip.Addr {
-	if p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+	if !ownsAddresses(p) {
 		return nil
 	}
 	var out []netip.Addr
@@ -101,7 +114,7 @@ func slim(p *corev1.Pod) *corev1.Pod {
 			Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
 			CreationTimestamp: p.CreationTimestamp, Labels: p.Labels,
 		},
-		Spec:   corev1.PodSpec{HostNetwork: p.Spec.HostNetwork},
+		Spec:   corev1.PodSpec{HostNetwork: p.Spec.HostNetwork, NodeName: p.Spec.NodeName},
 		Status: corev1.PodStatus{Phase: p.Status.Phase, PodIP: p.Status.PodIP, PodIPs: p.Status.PodIPs},
 	}
 	if static := p.Annotations[corev1.MirrorPodAnnotationKey]; static != "" {

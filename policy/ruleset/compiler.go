@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
@@ -184,6 +185,23 @@ func (c *Compiler) Opened(name string) bool {
 // Claimed says whether the API gives any of an attachment's addresses to another pod.
 func (c *Compiler) Claimed(a Attachment) bool {
 	return slices.ContainsFunc(a.Addresses, func(addr netip.Addr) bool { return c.table.Claimed(addr, a.Pod) })
+}
+
+// Hint takes a node's word on whose its addresses are.
+func (c *Compiler) Hint(h identity.Hint) { c.table.Hint(h) }
+
+// DropHints forgets the words whose time is over.
+func (c *Compiler) DropHints(now time.Time) { c.table.DropHints(now) }
+
+// Unstated are the attachments of pods of which the API names no address yet.
+func (c *Compiler) Unstated() []Attachment {
+	var out []Attachment
+	for _, a := range c.attachments {
+		if !c.table.Stated(identity.Pin{Pod: a.Pod, UID: a.UID}) {
+			out = append(out, a.Attachment)
+		}
+	}
+	return out
 }
 
 // Counts says what the compiler holds. Opened are the attachments whose pods may talk, subjects those that a policy
