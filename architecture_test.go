@@ -22,6 +22,7 @@ type rule struct {
 // house has every package of the product. A package that is not here is not drawn in ARCHITECTURE.md either.
 var house = map[string]rule{
 	"identity":                    {pure: true},
+	"identity/announce":           {imports: []string{"identity"}},
 	"identity/kube":               {imports: []string{"identity"}},
 	"overlay":                     {pure: true},
 	"overlay/disk":                {imports: []string{"overlay"}},

@@ -20,6 +20,7 @@ import (
 	"github.com/kithnet/kith/cmd/kith-agent/config"
 	"github.com/kithnet/kith/cni/ipam"
 	"github.com/kithnet/kith/cni/veth"
+	"github.com/kithnet/kith/identity/announce"
 	identitykube "github.com/kithnet/kith/identity/kube"
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/disk"
@@ -62,10 +63,13 @@ type agent struct {
 	lanes      *lanes
 	gossip     *gossip.Gossip
 	prober     *probe.Prober
+	hearsay    *hearsay
+	announcer  *announce.Announcer
 
 	networked chan struct{} // signals that the nodes have changed
 	memorable chan struct{} // signals that there may be more to remember
 	moved     chan struct{} // signals that readiness may have changed
+	redrawn   chan struct{} // signals that the mesh may have changed
 	meshed    chan struct{} // closed when mesher, gossip and prober are set
 }
 
@@ -108,7 +112,8 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	a := &agent{
 		log: log, cfg: cfg, node: os.Getenv("NODE_NAME"), started: time.Now(), links: veth.New(procSys),
 		folder: disk.Folder(cfg.StateDir), notary: newNotary(log, cfg.Gossip.Port),
-		networked: make(chan struct{}, 1), memorable: make(chan struct{}, 1), moved: make(chan struct{}, 1), meshed: make(chan struct{}),
+		networked: make(chan struct{}, 1), memorable: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+		redrawn: make(chan struct{}, 1), meshed: make(chan struct{}),
 	}
 	if a.node == "" {
 		return nil, errors.New("NODE_NAME is empty: set it to the name of the Node (fieldRef spec.nodeName)")
@@ -120,6 +125,8 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	}
 	a.enforcer = newEnforcer(log, a.table)
 	a.enforcer.moved = a.move
+	a.hearsay = newHearsay(a.enforcer)
+	a.announcer = announce.New(cfg.Announce.Port, ruleset.Devices[:], a.hearsay.take)
 	return a, nil
 }
 

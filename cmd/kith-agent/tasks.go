@@ -76,7 +76,8 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	a.mesher = &mesher{
 		log: a.log, local: local, gossip: a.cfg.Gossip.Port, nodes: a.known, roster: a.gossip, claims: a.notary, device: a.device,
 		ways:    a.prober,
-		network: a.nodesChanged, moved: a.move,
+		network: a.nodesChanged,
+		moved:   func() { a.move(); nudge(a.redrawn) },
 	}
 	if err := a.openLanes(); err != nil {
 		return err
@@ -89,6 +90,8 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	g.Go(func() error { return a.lanes.run(ctx) })
 	g.Go(func() error { return a.prober.Run(ctx) })
 	g.Go(func() error { return a.scout(ctx) })
+	g.Go(func() error { return a.announcer.Run(ctx) })
+	g.Go(func() error { return a.herald(ctx) })
 	g.Go(func() error { return a.followSelf(ctx, address) })
 	return g.Wait()
 }
@@ -143,7 +146,7 @@ func ignoreEnd(ctx context.Context, err error) error {
 // serve answers the CNI plugin and the command kith on the agent's socket.
 func (a *agent) serve(ctx context.Context) error {
 	deps := cni.Deps{
-		Addresses: a.store, Records: a.store, Links: a.links, Gate: gate{a.enforcer, []source{a.identities, a.policies, a.over}}, MTU: a.mtu,
+		Addresses: a.store, Records: a.store, Links: a.links, Gate: a.gate(), MTU: a.mtu,
 		Ready: func(context.Context) error {
 			if reasons := a.waitsFor(); len(reasons) > 0 {
 				return fmt.Errorf("%w: %s", cni.ErrUnavailable, strings.Join(reasons, "; "))

@@ -26,6 +26,7 @@ type Config struct {
 	WireGuard WireGuard
 	Gossip    Gossip
 	Probe     Probe
+	Announce  Announce
 	// Masquerade gives pod traffic that leaves the cluster the node's address.
 	Masquerade bool
 	// NonMasqueradeCIDRs are destinations outside the cluster that see the pod's own address.
@@ -67,6 +68,11 @@ type Probe struct {
 	Port uint16
 }
 
+// Announce configures how nodes tell each other the addresses of new pods through the tunnel.
+type Announce struct {
+	Port uint16
+}
+
 // CNI says where the container runtime looks for plugins and network configurations.
 type CNI struct {
 	BinDir  string
@@ -104,6 +110,7 @@ func Default() Config {
 		WireGuard:  WireGuard{Port: 51820, Implementation: ImplementationAuto, Rotation: 7 * 24 * time.Hour, PresharedKeys: true},
 		Gossip:     Gossip{Port: 7946},
 		Probe:      Probe{Port: 7947},
+		Announce:   Announce{Port: 7948},
 		Masquerade: true,
 		CNI:        CNI{BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d"},
 		StateDir:   "/var/lib/kith",

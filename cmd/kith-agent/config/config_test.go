@@ -32,6 +32,8 @@ gossip:
   port: 4501
 probe:
   port: 4502
+announce:
+  port: 4503
 masquerade: false
 nonMasqueradeCIDRs:
   - 198.51.100.0/24
@@ -52,6 +54,7 @@ func TestParse(t *testing.T) {
 		WireGuard:  WireGuard{Port: 4500, Implementation: ImplementationUserspace, Rotation: time.Hour},
 		Gossip:     Gossip{Port: 4501},
 		Probe:      Probe{Port: 4502},
+		Announce:   Announce{Port: 4503},
 		Masquerade: false,
 		NonMasqueradeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"),
 			netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")},
@@ -94,7 +97,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "masquerade: true\nmaskerade: true\n",
-			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows cni, gossip, logLevel, masquerade, nonMasqueradeCIDRs, probe, runDir, stateDir, underlay, wireguard"}},
+			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows announce, cni, gossip, logLevel, masquerade, nonMasqueradeCIDRs, probe, runDir, stateDir, underlay, wireguard"}},
 		{"unknown key in a section", "wireguard:\n  prot: 1\n",
 			[]string{"kith.yaml:2: wireguard.prot: is not a key that Kith knows: here it knows implementation, port"}},
 		{"key of another section", "wireguard:\n  port: 1\nport: 2\n", []string{"kith.yaml:3: port: is not a key"}},
@@ -108,6 +111,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"same port", "gossip:\n  port: 51820\n", []string{"kith.yaml:2: gossip.port: is the same as wireguard.port: both use UDP"}},
 		{"same port for probes", "probe: {port: 7946}", []string{"kith.yaml:1: probe.port: is the same as gossip.port: both use UDP"}},
 		{"same port for probes and WireGuard", "wireguard: {port: 7947}", []string{"kith.yaml:1: wireguard.port: is the same as probe.port"}},
+		{"same port for announcements", "announce: {port: 7947}", []string{"kith.yaml:1: announce.port: is the same as probe.port: both use UDP"}},
 		{"same port the other way", "\nwireguard: {port: 7946}", []string{"kith.yaml:2: wireguard.port: is the same as gossip.port"}},
 		{"same folder", "stateDir: /run/kith", []string{"kith.yaml:1: stateDir: is the same as runDir"}},
 		{"same CNI folder", "cni: {binDir: /etc/cni/net.d}", []string{"kith.yaml:1: cni.binDir: is the same as cni.confDir"}},
@@ -125,7 +129,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"no value", "logLevel:\n", []string{"kith.yaml:1: logLevel: has no value"}},
 		{"list for a value", "logLevel: [info]\n", []string{"kith.yaml:1: logLevel: is a list: write one of"}},
 		{"value for a section", "wireguard: 51820\n", []string{`kith.yaml:1: wireguard: is the single value "51820": write keys here: implementation, port`}},
-		{"list for the file", "- a\n", []string{"kith.yaml:1: is a list: write keys here: cni, gossip"}},
+		{"list for the file", "- a\n", []string{"kith.yaml:1: is a list: write keys here: announce, cni, gossip"}},
 		{"alias", "stateDir: &d /a\nrunDir: *d\n", []string{"kith.yaml:1: stateDir: uses an anchor", "kith.yaml:2: runDir: uses an anchor or alias"}},
 		{"not YAML", "logLevel: info\n\tmasquerade: true\n", []string{"kith.yaml:2: ", "this is not YAML"}},
 		{"two documents", "logLevel: info\n---\nlogLevel: info\n", []string{"kith.yaml:2: a second document begins here"}},

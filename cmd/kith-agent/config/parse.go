@@ -186,20 +186,27 @@ func (p *parser) keysOf(section string) []string {
 // checkTogether refuses values that are right alone and wrong with each other.
 func (p *parser) checkTogether() {
 	c := p.config
-	if c.WireGuard.Port == c.Gossip.Port {
-		p.failPair("gossip.port", "wireguard.port", "both use UDP: give them different ports")
-	}
-	if c.WireGuard.Port == c.Probe.Port {
-		p.failPair("probe.port", "wireguard.port", "both use UDP: give them different ports")
-	}
-	if c.Gossip.Port == c.Probe.Port {
-		p.failPair("probe.port", "gossip.port", "both use UDP: give them different ports")
-	}
+	p.checkPorts()
 	if c.StateDir == c.RunDir {
 		p.failPair("runDir", "stateDir", "one is lost at reboot, the other must not be: give them different folders")
 	}
 	if c.CNI.BinDir == c.CNI.ConfDir {
 		p.failPair("cni.confDir", "cni.binDir", "give them different folders")
+	}
+}
+
+func (p *parser) checkPorts() {
+	c := p.config
+	ports := []struct {
+		key  string
+		port uint16
+	}{{"wireguard.port", c.WireGuard.Port}, {"gossip.port", c.Gossip.Port}, {"probe.port", c.Probe.Port}, {"announce.port", c.Announce.Port}}
+	for i, before := range ports {
+		for _, other := range ports[i+1:] {
+			if before.port == other.port {
+				p.failPair(other.key, before.key, "both use UDP: give them different ports")
+			}
+		}
 	}
 }
 

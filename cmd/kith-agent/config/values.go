@@ -45,6 +45,7 @@ func (c *Config) values() map[string]reader {
 		"wireguard.presharedKeys":  boolean(&c.WireGuard.PresharedKeys),
 		"gossip.port":              port(&c.Gossip.Port),
 		"probe.port":               port(&c.Probe.Port),
+		"announce.port":            port(&c.Announce.Port),
 		"masquerade":               boolean(&c.Masquerade),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
 		"cni.binDir":               folder(&c.CNI.BinDir),
