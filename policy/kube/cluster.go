@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
@@ -41,7 +42,7 @@ type ClusterWatch struct {
 
 // NewCluster prepares the watch; Run starts it. sink is called from one goroutine.
 func NewCluster(client dynamic.Interface, log *slog.Logger, sink func(Change)) (*ClusterWatch, error) {
-	kind := policyv1alpha2.SchemeGroupVersion.WithResource("clusternetworkpolicies")
+	kind := schema.GroupVersion(policyv1alpha2.GroupVersion).WithResource("clusternetworkpolicies")
 	w := &ClusterWatch{
 		client: client.Resource(kind), log: log, sink: sink, given: newLedger(), appeared: make(chan struct{}, 1),
 		informer: dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(kind).Informer(),
