@@ -96,7 +96,7 @@ func connect(to netip.AddrPort, timeout time.Duration) error {
 	if to.Addr().Is6() {
 		network = "ip6:132"
 	}
-	conn, err := net.Dial(network, to.Addr().String())
+	conn, err := net.DialIP(network, nil, &net.IPAddr{IP: to.Addr().AsSlice(), Zone: to.Addr().Zone()})
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,8 @@ func connect(to netip.AddrPort, timeout time.Duration) error {
 		_, _ = conn.Write(packet{from: own, to: to.Port(), chunk: chunkInit, tag: uint32(own)}.bytes())
 		_ = conn.SetReadDeadline(time.Now().Add(retry))
 		for {
-			n, err := conn.Read(buf)
+			// Read would give the IPv4 header, too.
+			n, _, err := conn.ReadFromIP(buf)
 			if err != nil {
 				break
 			}
