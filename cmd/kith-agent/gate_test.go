@@ -109,8 +109,9 @@ func TestADDWaitsForTheAddress(t *testing.T) {
 	opened := make(chan error, 1)
 	go func() { opened <- gate{enforcer: e}.Open(t.Context(), testAttachment) }()
 	assertWaits(t, opened, "with an address of another pod")
-	before.Addresses = nil
-	e.Update(func(c *ruleset.Compiler) { c.PutPod(before) })
+	ended := before
+	ended.Addresses = nil
+	e.Update(func(c *ruleset.Compiler) { c.PutPod(ended) })
 	if err := <-opened; err != nil {
 		t.Error(err)
 	}
