@@ -182,11 +182,11 @@ func (l *lanes) step(ctx context.Context, v view) (map[string]overlay.Path, bool
 }
 
 func (l *lanes) input(v view, others []other) rotation.Input {
-	keys, generation := l.keys.Public()
+	_, generation := l.keys.Public()
 	in := rotation.Input{Now: v.now, Generation: generation, Due: l.due(v.now, generation)}
 	for _, o := range others {
 		p := rotation.Peer{Name: o.Name, Alive: o.alive, Generation: o.claim.Generation, Settled: o.claim.Settled, Lane: o.lane}
-		for lane := range keys {
+		for lane := range overlay.Lanes {
 			p.Agreed[lane] = l.secrets.agreements.Settled(o.party, lane)
 			if !l.secrets.agreements.Asked(o.party, lane, v.now) {
 				p.Handshake[lane] = o.shook[lane]
