@@ -55,7 +55,7 @@ type Announcer struct {
 	sockets []*socket
 	nodes   []Node
 	sender  map[netip.Addr]Node
-	inside  []int // the devices, by index
+	inside  []int // the devices that are heard, by index
 	said    map[netip.Addr]time.Time
 	last    uint64
 }
@@ -80,23 +80,24 @@ func New(port uint16, devices []string, take func(identity.Hint)) *Announcer {
 func (a *Announcer) Follow(own []netip.Addr, nodes []Node) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.nodes, a.sender, a.inside = nodes, map[netip.Addr]Node{}, nil
+	a.nodes, a.sender = nodes, map[netip.Addr]Node{}
 	for _, n := range nodes {
 		for _, addr := range n.Addresses {
 			a.sender[addr] = n
 		}
 	}
+	var inside []int
 	for _, name := range a.devices {
 		if device, err := net.InterfaceByName(name); err == nil {
-			a.inside = append(a.inside, device.Index)
+			inside = append(inside, device.Index)
 		}
 	}
-	return a.listen(own)
+	return a.listen(own, inside)
 }
 
-// listen replaces the sockets if they are others.
-func (a *Announcer) listen(own []netip.Addr) error {
-	if slices.Equal(own, a.own) {
+// listen replaces the sockets if the addresses or the devices are others.
+func (a *Announcer) listen(own []netip.Addr, inside []int) error {
+	if slices.Equal(own, a.own) && slices.Equal(inside, a.inside) {
 		return nil
 	}
 	err := a.close()
@@ -106,9 +107,12 @@ func (a *Announcer) listen(own []netip.Addr) error {
 			return errors.Join(err, failed, a.close())
 		}
 		a.sockets = append(a.sockets, s)
+		if failed := s.only(inside); failed != nil {
+			return errors.Join(err, failed, a.close())
+		}
 		go s.receive(a.hear)
 	}
-	a.own = slices.Clone(own)
+	a.own, a.inside = slices.Clone(own), inside
 	return err
 }
 

@@ -85,12 +85,11 @@ func way(sockets []*socket, n Node) (*socket, netip.Addr, bool) {
 }
 
 // hear takes a hint if its sender is a node, and the addresses are that node's to give.
-func (a *Announcer) hear(b []byte, from netip.AddrPort, device int) {
+func (a *Announcer) hear(b []byte, from netip.AddrPort) {
 	a.mu.Lock()
 	sender, known := a.sender[from.Addr()]
-	known = known && from.Port() == a.port && slices.Contains(a.inside, device)
 	a.mu.Unlock()
-	if !known {
+	if !known || from.Port() != a.port {
 		return
 	}
 	h, err := parse(b)

@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"syscall"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,13 +33,28 @@ func listen(address netip.AddrPort) (*socket, error) {
 	return &socket{conn: conn.(*net.UDPConn), address: address.Addr()}, nil
 }
 
-// prepare asks that the kernel says by which device each packet came: a process of this node could use any address.
 func prepare(fd int, address netip.Addr) error {
-	level, bind, device := unix.IPPROTO_IP, unix.IP_FREEBIND, unix.IP_PKTINFO
 	if address.Is6() {
-		level, bind, device = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, unix.IPV6_RECVPKTINFO
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
 	}
-	return errors.Join(unix.SetsockoptInt(fd, level, bind, 1), unix.SetsockoptInt(fd, level, device, 1))
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+}
+
+// only makes the socket deaf to all but these devices: a process of this node could use any address. IP_PKTINFO does not
+// tell that, as it names the device that has the address.
+func (s *socket) only(devices []int) error {
+	program := []bpf.Instruction{bpf.LoadExtension{Num: bpf.ExtInterfaceIndex}}
+	for _, index := range devices {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(index), SkipTrue: 1}, bpf.RetConstant{Val: 1 << 16})
+	}
+	raw, err := bpf.Assemble(append(program, bpf.RetConstant{Val: 0}))
+	if err == nil {
+		err = ipv4.NewPacketConn(s.conn).SetBPF(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("hear on %s by the mesh only: %w", s.address, err)
+	}
+	return nil
 }
 
 // send gives no error: a hint is sent several times, and the API says the same.
@@ -48,32 +63,16 @@ func (s *socket) send(packet []byte, to netip.AddrPort) {
 }
 
 // receive calls back for each packet until the socket is closed.
-func (s *socket) receive(hear func(packet []byte, from netip.AddrPort, device int)) {
-	b, about := make([]byte, maxLength+1), make([]byte, 256)
+func (s *socket) receive(hear func(packet []byte, from netip.AddrPort)) {
+	b := make([]byte, maxLength+1)
 	for {
-		n, m, _, from, err := s.conn.ReadMsgUDPAddrPort(b, about)
+		n, from, err := s.conn.ReadFromUDPAddrPort(b)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue
 		}
-		hear(b[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), s.device(about[:m]))
+		hear(b[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
 	}
-}
-
-// device is the index of the one that a packet came by, or 0.
-func (s *socket) device(about []byte) int {
-	if s.address.Is4() {
-		var m ipv4.ControlMessage
-		if m.Parse(about) != nil {
-			return 0
-		}
-		return m.IfIndex
-	}
-	var m ipv6.ControlMessage
-	if m.Parse(about) != nil {
-		return 0
-	}
-	return m.IfIndex
 }
