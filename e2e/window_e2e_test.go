@@ -25,7 +25,7 @@ import (
 
 const (
 	windowStarts    = 240
-	windowBatch     = 12
+	windowBatch     = 3
 	windowKills     = 50
 	windowFlips     = 50
 	windowReuses    = 50
