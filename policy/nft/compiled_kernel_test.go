@@ -51,6 +51,7 @@ func TestCompiledRulesetsPrintAndLoad(t *testing.T) {
 
 // TestGoldenRulesets takes the compiler's golden files by the tool's hands and gives them back.
 func TestGoldenRulesets(t *testing.T) {
+	nftTool(t, newNamespace(t), "", "--version")
 	files, err := filepath.Glob("../ruleset/testdata/*.nft")
 	must(t, "find golden files", err)
 	if len(files) == 0 {
