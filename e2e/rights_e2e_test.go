@@ -44,6 +44,7 @@ func TestAgentRights(t *testing.T) {
 		{"a secret elsewhere", config, []string{"-n", "default", "create", "secret", "generic", "kith-gossip"}, "forbidden"},
 		{"pods", config, []string{"get", "pods", "-A", "-o", "name"}, ""},
 		{"change pods", config, []string{"-n", "kith-system", "label", "pod", pod, "test=1"}, "forbidden"},
+		{"change cluster policies", config, []string{"auth", "can-i", "patch", "clusternetworkpolicies.policy.networking.k8s.io"}, "no"},
 		{"exec", config, []string{"auth", "can-i", "create", "pods/exec", "-A"}, "no"},
 	}
 	for _, tt := range tests {

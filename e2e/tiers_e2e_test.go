@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +110,25 @@ func TestClusterNetworkPolicy(t *testing.T) {
 		}
 		if ready := address("server", `conditions[?(@.type=="Ready")].status`); ready != "True" {
 			t.Errorf("%s: the server is not ready: its probes do not pass", step.name)
+		}
+	}
+	tiersConditions(ctx, t)
+}
+
+// tiersConditions waits until each policy says that it is accepted, and enforced on all nodes.
+func tiersConditions(ctx context.Context, t *testing.T) {
+	t.Helper()
+	nodes := len(strings.Fields(tiersGet(ctx, t, "get", "nodes", "-o", "name")))
+	want := fmt.Sprintf("Accepted=True Enforced=True enforced on %d of %d nodes", nodes, nodes)
+	for _, name := range []string{"admin", "baseline", "first"} {
+		said := ""
+		for end := time.Now().Add(time.Minute); said != want; time.Sleep(time.Second) {
+			said = tiersGet(ctx, t, "get", "clusternetworkpolicy", name, "-o", `jsonpath=Accepted={.status.conditions[?(@.type=="Accepted")].status} `+
+				`Enforced={.status.conditions[?(@.type=="Enforced")].status} {.status.conditions[?(@.type=="Enforced")].message}`)
+			if time.Now().After(end) {
+				t.Errorf("policy %s says %q, want %q", name, said, want)
+				break
+			}
 		}
 	}
 }

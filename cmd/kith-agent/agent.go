@@ -58,6 +58,7 @@ type agent struct {
 	policies   *policykube.Watch
 	over       *policykube.ClusterWatch
 	problems   policyProblems
+	decrees    decrees
 	enforcer   *enforcer
 	mesher     *mesher
 	lanes      *lanes
@@ -97,6 +98,8 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"keep mesh":              a.keepMesh,
 		"serve":                  a.serve,
 		"announce":               a.announce,
+		"tell what is enforced":  a.tellEnforced,
+		"write conditions":       a.writeConditions,
 	} {
 		g.Go(func() error {
 			if err := task(ctx); err != nil {
@@ -124,7 +127,7 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 		return nil, err
 	}
 	a.enforcer = newEnforcer(log, a.table)
-	a.enforcer.moved = a.move
+	a.enforcer.moved = a.written
 	a.hearsay = newHearsay(a.enforcer)
 	a.announcer = announce.New(cfg.Announce.Port, ruleset.Devices[:], a.hearsay.take)
 	return a, nil
@@ -251,6 +254,7 @@ func (a *agent) policyChanged(c policykube.Change) {
 		a.log.Warn("policy has a problem: its pods stay isolated and the part at fault allows nothing", "error", p)
 	}
 	a.enforcer.Update(func(r *ruleset.Compiler) {
+		a.decrees.take(c)
 		if c.Put == nil {
 			r.DeletePolicy(c.Name)
 			return

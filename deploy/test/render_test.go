@@ -209,6 +209,15 @@ func TestLeastPrivilege(t *testing.T) {
 	if want := []string{"NET_ADMIN, SYS_ADMIN", "NET_ADMIN"}; !slices.Equal(added, want) {
 		t.Errorf("capabilities %q, want %q", added, want)
 	}
+	var written []string
+	for _, m := range regexp.MustCompile(`(?m)^ +resources: \[(.*)\]\n(?: +(?:#|resourceNames).*\n)* +verbs: \[(.*)\]`).FindAllStringSubmatch(text, -1) {
+		if strings.Contains(m[2], "create") || strings.Contains(m[2], "patch") || strings.Contains(m[2], "update") || strings.Contains(m[2], "delete") {
+			written = append(written, m[1]+": "+m[2])
+		}
+	}
+	if want := []string{"clusternetworkpolicies/status: patch", "nodes: get, list, watch, patch", "secrets: create"}; !slices.Equal(written, want) {
+		t.Errorf("rights to write %q, want %q", written, want)
+	}
 	if bytes.Contains([]byte(text), []byte("\t")) {
 		t.Error("the manifest has tabs")
 	}

@@ -1,14 +1,14 @@
 // Package kube is the edge between the API server's Node objects and the mesh.
 //
 // Input: a watch of all Nodes. Output: overlay.Node values, and this node's own
-// signing key and claim on its own Node object.
+// signing key, claim and digest of enforced policies on its own Node object.
 //
 // Invariants:
 //   - The cache holds of a Node only what the mesh needs.
 //   - Changed fires when a Node changes in a way that the mesh can see, not at
 //     every heartbeat.
-//   - Publish writes two annotations of this node and nothing else, and does not
-//     write what is already there.
+//   - Publish and PublishEnforced write three annotations of this node and nothing
+//     else, and do not write what is already there.
 //
 // Out of scope: what the annotations of others mean, and whether they are true.
 package kube
@@ -104,4 +104,15 @@ func (n *Nodes) List() []overlay.Node {
 		}
 	}
 	return nodes
+}
+
+// Enforced returns what nodes say that they enforce, by node. It is not the mesh's: Changed does not fire for it.
+func (n *Nodes) Enforced() map[string]string {
+	out := map[string]string{}
+	for _, object := range n.informer.GetStore().List() {
+		if node, ok := object.(*corev1.Node); ok && node.Annotations[EnforcedAnnotation] != "" {
+			out[node.Name] = node.Annotations[EnforcedAnnotation]
+		}
+	}
+	return out
 }

@@ -168,6 +168,33 @@ func TestPublishWritesTwoAnnotationsOnce(t *testing.T) {
 	}
 }
 
+func TestWhatIsEnforcedIsNotTheMeshs(t *testing.T) {
+	ctx := t.Context()
+	client := fake.NewClientset(object(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}})
+	n := start(t, client)
+	n.awaitChange(t)
+	if got := n.Enforced(); len(got) != 0 {
+		t.Errorf("nobody said %v", got)
+	}
+	if err := n.PublishEnforced(ctx, "digest"); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{`a {"metadata":{"annotations":{"kith.network/cluster-policies":"digest"}}}`}
+	if diff := cmp.Diff(want, patches(client)); diff != "" {
+		t.Error(diff)
+	}
+	for end := time.Now().Add(patience); n.Enforced()["a"] != "digest"; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("enforced: %v", n.Enforced())
+		}
+	}
+	select {
+	case <-n.Changed():
+		t.Error("the mesh sees a change")
+	default:
+	}
+}
+
 func TestPublishTriesAgain(t *testing.T) {
 	client := fake.NewClientset(object())
 	failures := 2

@@ -19,6 +19,9 @@ const (
 	lastRetry  = 10 * time.Second
 )
 
+// EnforcedAnnotation holds a digest of the cluster policies that a node's kernel has.
+const EnforcedAnnotation = "kith.network/cluster-policies"
+
 // Publication is what a node says of itself on its Node object.
 type Publication struct {
 	SigningKey overlay.SigningKey
@@ -28,10 +31,18 @@ type Publication struct {
 // Publish puts what this node says of itself on its own Node object. It tries until
 // it succeeds or ctx ends.
 func (n *Nodes) Publish(ctx context.Context, p Publication) error {
-	want := map[string]string{
+	return n.annotate(ctx, map[string]string{
 		overlay.SigningKeyAnnotation: p.SigningKey.String(),
 		overlay.ClaimAnnotation:      base64.StdEncoding.EncodeToString(p.Claim),
-	}
+	})
+}
+
+// PublishEnforced puts the digest of what this node enforces on its own Node object, like Publish.
+func (n *Nodes) PublishEnforced(ctx context.Context, digest string) error {
+	return n.annotate(ctx, map[string]string{EnforcedAnnotation: digest})
+}
+
+func (n *Nodes) annotate(ctx context.Context, want map[string]string) error {
 	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
 		if n.published(want) {
 			return nil

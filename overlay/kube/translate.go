@@ -31,8 +31,8 @@ func strip(object any) (any, error) {
 }
 
 func ownAnnotations(all map[string]string) map[string]string {
-	out := make(map[string]string, 2)
-	for _, name := range []string{overlay.SigningKeyAnnotation, overlay.ClaimAnnotation} {
+	out := make(map[string]string, 3)
+	for _, name := range []string{overlay.SigningKeyAnnotation, overlay.ClaimAnnotation, EnforcedAnnotation} {
 		if value, ok := all[name]; ok {
 			out[name] = value
 		}

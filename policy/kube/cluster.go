@@ -76,7 +76,10 @@ func (w *ClusterWatch) put(obj any) {
 		return
 	}
 	p, problems := TranslateCluster(&cnp)
-	w.sink(Change{Name: p.Key(), Put: &p, Problems: problems})
+	w.sink(Change{Name: p.Key(), Put: &p, Problems: problems, Object: &Object{
+		Name: cnp.Name, UID: string(cnp.UID), Version: cnp.ResourceVersion, Generation: cnp.Generation,
+		Problems: problems, Conditions: cnp.Status.Conditions,
+	}})
 	w.given.put("", cnp.Name, cnp.ResourceVersion)
 }
 
@@ -127,6 +130,27 @@ func (w *ClusterWatch) CatchUp(ctx context.Context, _ identity.PodKey) error {
 		}
 		return now, nil
 	})
+}
+
+// fieldManager owns the conditions that Kith writes. Those of others stay.
+const fieldManager = "kith"
+
+// SetStatus writes an object's conditions, unless the object has changed or is gone: the watch then brings what is to be
+// written instead.
+func (w *ClusterWatch) SetStatus(ctx context.Context, s Status) error {
+	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&policyv1alpha2.ClusterNetworkPolicyStatus{Conditions: s.Conditions})
+	if err != nil {
+		return fmt.Errorf("encode status of cluster network policy %s: %w", s.Name, err)
+	}
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"name": s.Name, "resourceVersion": s.Version}, "status": status,
+	}}
+	object.SetGroupVersionKind(schema.GroupVersion(policyv1alpha2.GroupVersion).WithKind("ClusterNetworkPolicy"))
+	_, err = w.client.ApplyStatus(ctx, s.Name, object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("write status of cluster network policy %s: %w", s.Name, err)
+	}
+	return nil
 }
 
 func (w *ClusterWatch) list(ctx context.Context, limit int64) (*unstructured.UnstructuredList, error) {

@@ -5,15 +5,18 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"sigs.k8s.io/yaml"
@@ -66,15 +69,56 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-const denyAll = `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: a, resourceVersion: "1"},
+const denyAll = `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: a, uid: u1, generation: 7, resourceVersion: "1"},
   spec: {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}`
+
+// TestSetStatus holds that only the status is applied, to that very version of the object, and that one which is gone is no error.
+func TestSetStatus(t *testing.T) {
+	var known atomic.Bool
+	known.Store(true)
+	w, client, _ := clusterWatch(t, &known)
+	patches := make(chan string, 10)
+	var answer error
+	client.PrependReactor("patch", "clusternetworkpolicies", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		p, ok := action.(clienttesting.PatchActionImpl)
+		if !ok || p.Name != "a" || p.Subresource != "status" || p.PatchType != types.ApplyPatchType {
+			t.Errorf("action %+v", action)
+		}
+		patches <- string(p.Patch)
+		return true, object(t, denyAll), answer
+	})
+	status := Status{Name: "a", Version: "5", Conditions: []metav1.Condition{{
+		Type: ConditionAccepted, Status: metav1.ConditionTrue, Reason: "Accepted", Message: "m", ObservedGeneration: 3, LastTransitionTime: metav1.Unix(0, 0),
+	}}}
+	if err := w.SetStatus(t.Context(), status); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"apiVersion":"policy.networking.k8s.io/v1alpha2","kind":"ClusterNetworkPolicy","metadata":{"name":"a","resourceVersion":"5"},` +
+		`"status":{"conditions":[{"lastTransitionTime":"1970-01-01T00:00:00Z","message":"m","observedGeneration":3,"reason":"Accepted","status":"True","type":"Accepted"}]}}`
+	if diff := cmp.Diff(want, strings.TrimSpace(<-patches)); diff != "" {
+		t.Error(diff)
+	}
+	for _, step := range []struct {
+		answer error
+		fails  bool
+	}{
+		{apierrors.NewNotFound(clusterPolicies.GroupResource(), "a"), false},
+		{apierrors.NewConflict(clusterPolicies.GroupResource(), "a", errors.New("changed")), false},
+		{errors.New("away"), true},
+	} {
+		answer = step.answer
+		if err := w.SetStatus(t.Context(), status); (err != nil) != step.fails {
+			t.Errorf("API answers %v: %v", step.answer, err)
+		}
+	}
+}
 
 func TestClusterWatch(t *testing.T) {
 	var known atomic.Bool
 	known.Store(true)
 	w, client, changes := clusterWatch(t, &known, object(t, denyAll))
 	c := next(t, changes)
-	if c.Name.String() != "a" || c.Put == nil || c.Put.Tier != policy.Admin || c.Put.Priority != 5 || len(c.Problems) != 0 {
+	if c.Name.String() != "a" || c.Put == nil || c.Object == nil || c.Object.Generation != 7 || c.Object.UID != "u1" || c.Object.Version != "1" || c.Put.Tier != policy.Admin || c.Put.Priority != 5 || len(c.Problems) != 0 {
 		t.Errorf("first change is %+v", c)
 	}
 	eventually(t, "synced", w.HasSynced)

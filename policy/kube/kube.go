@@ -4,6 +4,7 @@
 // TranslateCluster, the step between, are pure. Invariant: what cannot be translated closes and never opens. The pods
 // that a policy selects stay subjects, a rule with a problem accepts nothing (or denies all, if it was not to accept), and
 // the problem names policy, field and fix. A policy whose namespace is being deleted stays until the namespace is gone.
+// Conditions, pure too, is what the status of ClusterNetworkPolicies is to say.
 //
 // Out of scope: what a policy means (policy) and how it is enforced (policy/ruleset).
 package kube
@@ -23,11 +24,12 @@ import (
 	"github.com/kithnet/kith/policy"
 )
 
-// Change is what became of one policy. Put is nil when it was deleted.
+// Change is what became of one policy. Put is nil when it was deleted. Object is that of a ClusterNetworkPolicy.
 type Change struct {
 	Name     policy.Name
 	Put      *policy.Policy
 	Problems []Problem
+	Object   *Object
 }
 
 // Watch watches NetworkPolicies.
