@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -187,7 +188,8 @@ func (l *lab) mismatches(flows []flow, want func(flow) bool) []flow {
 		}()
 	}
 	group.Wait()
-	return wrong
+	// What should pass and did not, while forty at a time were asked on a machine that may be slow, is asked alone.
+	return slices.DeleteFunc(wrong, func(f flow) bool { return want(f) && l.passes(f, late) })
 }
 
 // between makes a flow between the first addresses of a family.
