@@ -190,6 +190,9 @@ func policyChains() []Chain {
 			decide(OriginalSource, mapEgress4), decide(OriginalSource6, mapEgress6),
 		}},
 		{ChainSpec{"forward_ingress", &Hook{"filter", "forward", priorityIngress}}, []Rule{
+			// Here too, and not only where packets leave: a chain is taken through as of one generation of the table, and
+			// a packet that found no policy in the last one must not find the attachment open in the next.
+			drop(out(veths), notIn(OutInterface, SetOpened)),
 			call(errors, State{StateRelated}),
 			decide(ReplySource, mapAdminIngress4), decide(ReplySource6, mapAdminIngress6),
 			decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),

@@ -93,6 +93,11 @@ func inGuards() []mistake {
 			wrong: "", pkg: replays, test: "TestEndingPodSendsNothingInClear",
 		},
 		{
+			name: "an attachment opens between two chains", file: "policy/ruleset/frame.go",
+			right: "\t\t\tdrop(out(veths), notIn(OutInterface, SetOpened)),\n", wrong: "",
+			pkg: "./policy/ruleset/walk", test: "TestOpeningIsOneStep",
+		},
+		{
 			name: "CVE-2020-10749, router advertisements of a pod", file: "policy/ruleset/frame.go",
 			right: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source), ICMPType{58, icmp6NeighborAdvertisement}),\n\t\t\tdrop(),",
 			wrong: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source)),\n\t\t\tdrop(),",

@@ -121,3 +121,20 @@ func TestForward(t *testing.T) {
 		})
 	}
 }
+
+// TestOpeningIsOneStep: between the chain that judges and the one where packets leave, the table may change. Both must
+// know whether the attachment is open, or a packet passes that neither table would have let through.
+func TestOpeningIsOneStep(t *testing.T) {
+	r := guarded()
+	stranger := netip.MustParseAddr("203.0.113.7")
+	for _, tt := range []struct {
+		out  string
+		drop bool
+	}{{other, true}, {"eth1", false}} {
+		conn := Conn{State: ruleset.StateNew, Original: stranger, Reply: netip.MustParseAddr("10.244.1.6")}
+		p := Packet{In: "eth0", Out: tt.out, Source: stranger, Destination: conn.Reply, Protocol: 17, Conn: conn}
+		if got, err := Hook(r, "forward", p); err != nil || got.Dropped != tt.drop {
+			t.Errorf("to %s: dropped %t by %q, %v", tt.out, got.Dropped, got.By, err)
+		}
+	}
+}
