@@ -22,7 +22,7 @@ func (c console) mesh(ctx context.Context, args []string) int {
 	set.StringVar(&f.kubecontext, "context", "", "the kubeconfig's context to use, a `name`")
 	set.DurationVar(&f.timeout, "timeout", 10*time.Second, "how long a node may take to answer")
 	set.Usage = func() {
-		fmt.Fprintf(c.err, "Gives every node new WireGuard keys, one lane at a time; no packet is lost.\n\n")
+		fmt.Fprintf(c.err, "Gives every node new WireGuard keys, one lane at a time: traffic moves to new keys once they have shaken hands.\n\n")
 		fmt.Fprintf(c.err, "Usage:\n  %s mesh rotate [flags]\n\nFlags:\n", c.name)
 		set.PrintDefaults()
 	}
