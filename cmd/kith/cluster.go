@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -59,6 +60,10 @@ func hasKubeconfig(f statusFlags) bool {
 func connect(f statusFlags) (*cluster, error) {
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: f.kubecontext}
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(loadingRules(f), overrides).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, fmt.Errorf("no kubeconfig in %s names a cluster: give one with -kubeconfig FILE or $KUBECONFIG",
+			strings.Join(loadingRules(f).Precedence, ", "))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
 	}

@@ -299,3 +299,11 @@ func TestAskStopsAtTheTimeLimit(t *testing.T) {
 		t.Errorf("got %+v", n)
 	}
 }
+
+func TestNoKubeconfigSaysWhichAreMissing(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nonexistent/config")
+	_, err := connect(statusFlags{})
+	if err == nil || !strings.Contains(err.Error(), "no kubeconfig in /nonexistent/config names a cluster: give one") {
+		t.Errorf("%v", err)
+	}
+}
