@@ -79,7 +79,7 @@ func openCluster(b *testing.B) *cluster.Cluster {
 	must(b, "build parts", err)
 	archive, err := builder.Kith(b.Context())
 	must(b, "build Kith", err)
-	c, err := cluster.Up(b.Context(), dir, cluster.Spec{Name: "bench", Nodes: 2, CNI: cluster.Kith, Stack: cluster.IPv4}, set, os.Stderr)
+	c, err := cluster.Up(b.Context(), dir, cluster.Spec{Name: "bench", Nodes: 2, CNI: cluster.Kith, Stack: cluster.IPv4, Owner: cluster.Self()}, set, os.Stderr)
 	if c != nil {
 		b.Cleanup(func() {
 			if err := c.Down(); err != nil {

@@ -44,6 +44,7 @@ type Spec struct {
 	Nodes int
 	CNI   CNI
 	Stack Stack
+	Owner Process // whose end makes the cluster one left behind; none if it is to stay until Down
 }
 
 // Cluster is a cluster that is up, or part of one. Its exported fields are its recorded state.
@@ -88,8 +89,8 @@ func Up(ctx context.Context, dir string, spec Spec, set parts.Set, progress io.W
 		return nil, err
 	}
 	c := &Cluster{Spec: spec, Set: set, dir: filepath.Join(dir, spec.Name), progress: progress, began: time.Now()}
-	if _, err := os.Stat(c.dir); err == nil {
-		return nil, fmt.Errorf("cluster %s is up already, or was left behind: take it down first", spec.Name)
+	if err := c.makeRoom(); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(c.imageDir(), 0o755); err != nil {
 		return nil, err
@@ -114,6 +115,24 @@ func Up(ctx context.Context, dir string, spec Spec, set parts.Set, progress io.W
 		c.say("%s", step.what)
 	}
 	return c, nil
+}
+
+// makeRoom takes down what a test that was killed left behind.
+func (c *Cluster) makeRoom() error {
+	if _, err := os.Stat(c.dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	old, err := Open(filepath.Dir(c.dir), c.Name, c.progress)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s was left behind: %w", c.dir, err)
+	case old.Owner == Process{}:
+		return fmt.Errorf("cluster %s is up: take it down first", c.Name)
+	case old.Owner.alive():
+		return fmt.Errorf("cluster %s is up: process %d uses it", c.Name, old.Owner.PID)
+	}
+	c.say("taking down cluster %s, which process %d left behind", c.Name, old.Owner.PID)
+	return old.Down()
 }
 
 func (s Spec) check() error {

@@ -22,6 +22,12 @@ type Process struct {
 	Start string
 }
 
+// Self is this process.
+func Self() Process {
+	start, _ := stat(os.Getpid())
+	return Process{PID: os.Getpid(), Start: start}
+}
+
 // spawn starts a process of its own session that outlives this one. Its output goes to the log file.
 func spawn(logPath string, args ...string) (Process, error) {
 	out, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

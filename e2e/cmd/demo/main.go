@@ -54,6 +54,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	spec := cluster.Spec{Name: "lab", Nodes: 3, CNI: cluster.Kith, Stack: cluster.IPv4}
+	if !keep() {
+		spec.Owner = cluster.Self()
+	}
 	fmt.Printf("\nA cluster of %d nodes comes up without a pod network; then: kubectl apply -f deploy/kith.yaml\n", spec.Nodes)
 	c, err := cluster.Up(ctx, dir, spec, set, os.Stdout)
 	if err == nil {
@@ -130,9 +133,11 @@ func status(ctx context.Context, c *cluster.Cluster, kith string) error {
 
 // end takes the cluster down, or tells how to use it and how to do that later.
 func end(c *cluster.Cluster) error {
-	if os.Getenv("KEEP") == "1" {
+	if keep() {
 		fmt.Printf("\nThe cluster is up:\n  export KUBECONFIG=%s PATH=%s:$PATH\nIt goes with: make cluster-down\n", c.Kubeconfig(), c.Set.Bin())
 		return nil
 	}
 	return c.Down()
 }
+
+func keep() bool { return os.Getenv("KEEP") == "1" }
