@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/wireguard"
 )
 
 const echoPort = 7
@@ -161,4 +162,32 @@ func send(tb testing.TB, from *node, to *net.TCPAddr, size int, received chan in
 		tb.Errorf("%s received %d of %d bytes", to, n, size)
 	}
 	return time.Since(start)
+}
+
+// TestStalledProcessLosesNothing: what is sent while wireguard-go gets no processor time, on either end, waits.
+func TestStalledProcessLosesNothing(t *testing.T) {
+	l := newLab(t, 1500)
+	if l.mode != wireguard.Userspace {
+		t.Skip("the kernel's WireGuard has no process")
+	}
+	const packets = 1500
+	a, b := l.addNode(overlay.IPv4), l.addNode(overlay.IPv4)
+	b.echo()
+	l.reconcile()
+	mustReach(t, a, podAddr(b.api.PodCIDRs[0]))
+	for _, stalled := range []*node{a, b} {
+		s := newStream(a, b)
+		if err := stalled.process.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		for start := s.sent.Load(); s.sent.Load() < start+packets; {
+			time.Sleep(time.Millisecond)
+		}
+		if err := stalled.process.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		if sent, lost := s.stop(); lost > 0 {
+			t.Errorf("%s stalled for %d packets: %d of %d lost", stalled.api.Name, packets, lost, sent)
+		}
+	}
 }

@@ -17,6 +17,9 @@ const (
 	// TUN's device number, as the kernel's list of devices has it.
 	tunMajor = 10
 	tunMinor = 200
+	// queueLength is how many packets wait while the process gets no processor time:
+	// a second of small ones at 2,000 a second. The kernel's own 500 are a quarter of it.
+	queueLength = 2048
 )
 
 // openTUN makes the persistent device or attaches to the one that is there, with
@@ -28,6 +31,9 @@ func openTUN(name string) (tun.Device, error) {
 	file, err := attach(name)
 	if err != nil {
 		return nil, err
+	}
+	if err := setQueue(name); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	link, err := net.InterfaceByName(name)
 	if err != nil {
@@ -64,6 +70,23 @@ func claim(fd int, name string) error {
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
 		return fmt.Errorf("make it persistent: %w", err)
+	}
+	return nil
+}
+
+func setQueue(name string) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req.SetUint32(queueLength)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFTXQLEN, req); err != nil {
+		return fmt.Errorf("set length of its queue: %w", err)
 	}
 	return nil
 }
