@@ -29,8 +29,8 @@ type update struct {
 }
 
 // enforcer keeps the kernel's table as the compiler wants it. One goroutine, run, owns the compiler; all others send
-// it updates. Until every source of input has synced it writes nothing into a table that is there already, so that a
-// restart, also one without an API server, leaves the last good rules alone.
+// it updates. Until every source of input has synced it keeps a table that is there already as it is, so that a restart,
+// also one without an API server, leaves the last good rules alone. They need no file: what ends them ends the pods, too.
 type enforcer struct {
 	log      *slog.Logger
 	table    table
@@ -40,7 +40,8 @@ type enforcer struct {
 	moved    func()          // told after each attempt to write
 	compiler *ruleset.Compiler
 	waiting  []update
-	unknown  bool // what the kernel holds must be read before the next write
+	unknown  bool            // what the kernel holds must be read before the next write
+	found    ruleset.Ruleset // the table at the start, until the input is complete
 
 	mu      sync.Mutex
 	current enforcement
@@ -99,7 +100,7 @@ func (e *enforcer) Enforcement() enforcement {
 }
 
 func (e *enforcer) run(ctx context.Context) error {
-	if err := e.closeFirst(ctx); err != nil {
+	if err := e.begin(ctx); err != nil {
 		return err
 	}
 	delay := time.Duration(0)
@@ -118,7 +119,7 @@ func (e *enforcer) run(ctx context.Context) error {
 		case <-retry:
 		}
 		if !isClosed(e.complete) {
-			if err := e.closeAgain(ctx); err != nil {
+			if err := e.hold(ctx); err != nil {
 				return err
 			}
 			continue
@@ -132,29 +133,42 @@ func (e *enforcer) run(ctx context.Context) error {
 	}
 }
 
-// closeFirst makes a node that has no table yet a closed one before anything else happens on it.
-func (e *enforcer) closeFirst(ctx context.Context) error {
+// begin takes the table as it is found. A node that has none becomes a closed one before anything else happens on it.
+func (e *enforcer) begin(ctx context.Context) error {
 	have, err := e.table.Read(ctx)
 	if err != nil {
 		return fmt.Errorf("read table: %w", err)
 	}
+	e.found = have
 	if len(have.Chains) > 0 {
 		return nil
 	}
-	if err := e.table.Apply(ctx, ruleset.Diff(have, ruleset.NewCompiler().Ruleset())); err != nil {
+	e.found = ruleset.NewCompiler().Ruleset()
+	if err := e.table.Apply(ctx, ruleset.Diff(have, e.found)); err != nil {
 		return fmt.Errorf("write closed table: %w", err)
 	}
 	return nil
 }
 
-// closeAgain looks, while the input is not complete, whether somebody else has removed the table: what it denied is not
-// known then, so everything is.
-func (e *enforcer) closeAgain(ctx context.Context) error {
+// hold undoes, while the input is not complete, what somebody else has changed: the table as it was found is the last
+// policy that this node knows.
+func (e *enforcer) hold(ctx context.Context) error {
 	if !e.unknown {
 		return nil
 	}
+	have, err := e.table.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read table: %w", err)
+	}
 	e.unknown = false
-	return e.closeFirst(ctx)
+	transaction := ruleset.Diff(have, e.found)
+	if transaction.Empty() {
+		return nil
+	}
+	if err := e.table.Apply(ctx, transaction); err != nil {
+		return fmt.Errorf("write table as it was found: %w", err)
+	}
+	return nil
 }
 
 // take applies an update and those that queue behind it.
@@ -162,7 +176,7 @@ func (e *enforcer) take(u update) {
 	for n := 1; ; n++ {
 		u.change(e.compiler)
 		if u.last {
-			e.unknown = true
+			e.unknown, e.found = true, ruleset.Ruleset{}
 			close(e.complete)
 		}
 		if u.done != nil {

@@ -262,18 +262,49 @@ func TestForeignChangeIsUndone(t *testing.T) {
 	}
 }
 
-// TestTableRemovedBeforeInputIsComplete holds that a node which loses its table while the API server is away is closed.
-func TestTableRemovedBeforeInputIsComplete(t *testing.T) {
-	table := &memoryTable{have: compiled()}
-	_, foreign := startEnforcer(t, table)
-	table.mu.Lock()
-	table.have = ruleset.Ruleset{}
-	table.mu.Unlock()
-	foreign <- struct{}{}
-	for table.count() == 0 {
-		time.Sleep(time.Millisecond)
+// TestTableIsHeldBeforeInputIsComplete holds that while the API server is away, a table stays what it was when the agent
+// started, and a node that had none stays closed, whatever others do to it.
+func TestTableIsHeldBeforeInputIsComplete(t *testing.T) {
+	closed := ruleset.NewCompiler().Ruleset()
+	for name, c := range map[string]struct{ found, want ruleset.Ruleset }{
+		"a table": {compiled(), compiled()}, "none": {ruleset.Ruleset{}, closed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := &memoryTable{have: c.found}
+			e, foreign := startEnforcer(t, table)
+			e.Update(putInput)
+			foreign <- struct{}{}
+			foreign <- struct{}{} // there is room for it when the first was taken: the table has been found
+			for _, wrong := range []ruleset.Ruleset{{}, without(c.want)} {
+				table.mu.Lock()
+				table.have = wrong
+				table.mu.Unlock()
+				foreign <- struct{}{}
+				table.awaits(t, c.want)
+			}
+		})
 	}
-	if diff := cmp.Diff(ruleset.NewCompiler().Ruleset().String(), table.have.String()); diff != "" {
-		t.Errorf("table (-want +got):\n%s", diff)
+}
+
+// without is a ruleset whose chains are empty.
+func without(r ruleset.Ruleset) ruleset.Ruleset {
+	out := ruleset.Ruleset{Sets: r.Sets, Chains: map[string]*ruleset.Chain{}}
+	for name, c := range r.Chains {
+		out.Chains[name] = &ruleset.Chain{ChainSpec: c.ChainSpec}
+	}
+	return out
+}
+
+func (m *memoryTable) awaits(t *testing.T, want ruleset.Ruleset) {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		have, _ := m.Read(t.Context())
+		diff := cmp.Diff(want.String(), have.String())
+		if diff == "" {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("table (-want +got):\n%s", diff)
+		}
 	}
 }

@@ -9,7 +9,7 @@ func inPolicy() []mistake {
 	return []mistake{
 		{
 			name: "CVE-2023-27595, filters removed on restart", file: "cmd/kith-agent/enforcer.go",
-			right: "if !isClosed(e.complete) {\n\t\t\tif err := e.closeAgain(ctx)", wrong: "if false {\n\t\t\tif err := e.closeAgain(ctx)",
+			right: "if !isClosed(e.complete) {\n\t\t\tif err := e.hold(ctx)", wrong: "if false {\n\t\t\tif err := e.hold(ctx)",
 			pkg: replays, test: "TestNothingIsWrittenBeforeInputIsComplete",
 		},
 		{
