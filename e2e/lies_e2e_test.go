@@ -22,11 +22,25 @@ type trusted struct {
 		Node, PublicKey, Endpoint string
 		AllowedIPs                []string
 	}
-	Refused []struct {
-		Node, Cause string
-		Count       uint64
-	}
+	Refused []refusal
+	Gossip  struct{ Unheard []refusal }
+
 	Problems []string
+}
+
+type refusal struct {
+	Node, Cause string
+	Count       uint64
+}
+
+// all is how many records of a node were heard and refused, or not heard.
+func (s trusted) all(node string) (n uint64) {
+	for _, r := range append(s.Refused, s.Gossip.Unheard...) {
+		if r.Node == node || r.Cause == "socket-full" || r.Cause == "queue-full" {
+			n += r.Count
+		}
+	}
+	return n
 }
 
 func (s trusted) mesh() string {
@@ -97,7 +111,11 @@ func TestNoMemberCanLie(t *testing.T) {
 		if before[node].mesh() != after.mesh() {
 			t.Errorf("%s: the mesh moved:\n%s\n%s", node, before[node].mesh(), after.mesh())
 		}
-		t.Logf("%s refused: %v", node, after.Refused)
+		t.Logf("%s refused: %v, unheard: %v", node, after.Refused, after.Gossip.Unheard)
+		heard, sent := after.all(liar)-before[node].all(liar), uint64(flood/len(listeners))
+		if t.Logf("%s: %d records were sent in the flood, %d are counted", node, sent, heard); heard < sent {
+			t.Errorf("%s: %d records are not counted", node, sent-heard)
+		}
 		for _, want := range []struct{ name, cause string }{
 			{liar, "bad-signature"}, {liar, "not-its-wireguard-key"}, {liar, "old-epoch"}, {liar, "version"}, {liar, "too-many"},
 			{victim, "bad-signature"}, {victim, "wrong-address"}, {"", "unknown-node"},
@@ -150,7 +168,8 @@ func lie(ctx context.Context, t *testing.T, liar, victim string, listeners map[s
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the liar: %v: %s", err, out)
 	}
-	run := exec.CommandContext(ctx, program, "-test.run", "^TestLiarInACluster$", "-test.v")
+	// The member's own address is what it is counted under.
+	run := exec.CommandContext(ctx, "nsenter", "--net=/run/netns/"+liar, program, "-test.run", "^TestLiarInACluster$", "-test.v")
 	run.Env = append(os.Environ(), "KITH_LIAR="+string(job))
 	if out, err := run.CombinedOutput(); err != nil {
 		t.Fatalf("the liar: %v: %s", err, out)

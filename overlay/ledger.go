@@ -23,7 +23,7 @@ type Ledger struct {
 	port     uint16
 	accounts map[string]*account
 	held     held
-	budget   budget
+	budget   Budget
 	refused  map[refusalKey]uint64
 	revision uint64
 }
@@ -36,7 +36,7 @@ type account struct {
 	published string
 	claim     Claim
 	sealed    []byte
-	budget    budget
+	budget    Budget
 	revision  *uint64 // the ledger's
 }
 
@@ -54,7 +54,7 @@ func NewLedger(port uint16) *Ledger {
 		port:     port,
 		accounts: make(map[string]*account),
 		held:     held{records: make(map[string][]byte)},
-		budget:   budget{burst: 4096, perSecond: 512},
+		budget:   Budget{Burst: 4096, PerSecond: 512},
 		refused:  make(map[refusalKey]uint64),
 	}
 }
@@ -88,7 +88,7 @@ func (l *Ledger) SetNodes(nodes []Node) []Refusal {
 func (l *Ledger) setNode(n *Node) error {
 	a := l.accounts[n.Name]
 	if a == nil || a.uid != n.UID || a.signing != n.SigningKey {
-		a = &account{uid: n.UID, signing: n.SigningKey, budget: budget{burst: 64, perSecond: 4}, revision: &l.revision}
+		a = &account{uid: n.UID, signing: n.SigningKey, budget: Budget{Burst: 64, PerSecond: 4}, revision: &l.revision}
 		l.accounts[n.Name] = a
 		l.revision++
 		if n.SigningKey == "" {
@@ -157,7 +157,7 @@ func (l *Ledger) hearNew(h Heard, a *account, now time.Time) error {
 	if s.Epoch() < a.claim.Epoch {
 		return oldEpoch(h.Name, s.Epoch(), a.claim.Epoch)
 	}
-	if !a.budget.take(now) || !l.budget.take(now) {
+	if !a.budget.Take(now) || !l.budget.Take(now) {
 		return newRefusal(h.Name, TooMany, "more records than there is time to verify")
 	}
 	return a.accept(h.Name, s)

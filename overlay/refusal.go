@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // Cause names why a claim was refused, for counting.
@@ -147,23 +146,4 @@ func (h *held) take(name string) ([]byte, bool) {
 		h.order = slices.DeleteFunc(h.order, func(n string) bool { return n == name })
 	}
 	return record, ok
-}
-
-// budget allows a burst, and so many per second in the long run.
-type budget struct {
-	burst, perSecond float64
-	used             float64
-	at               time.Time
-}
-
-func (b *budget) take(now time.Time) bool {
-	if d := now.Sub(b.at); d > 0 {
-		b.used = max(0, b.used-d.Seconds()*b.perSecond)
-		b.at = now
-	}
-	if b.used+1 > b.burst {
-		return false
-	}
-	b.used++
-	return true
 }

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 
 	"github.com/kithnet/kith/cmd/kith/status"
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/gossip"
 	"github.com/kithnet/kith/overlay/wireguard"
 	"github.com/kithnet/kith/policy"
 	policykube "github.com/kithnet/kith/policy/kube"
@@ -91,6 +93,12 @@ func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
 	m := a.mesher.State()
 	r.Device.MTU = m.Mesh.Lanes[0].MTU
 	r.Gossip.Strangers = a.gossip.Strangers()
+	r.Gossip.Unheard = unheard(a.known.List(), a.gossip.Unheard())
+	for _, u := range r.Gossip.Unheard {
+		if u.Node != "" {
+			r.Problems = append(r.Problems, fmt.Sprintf("%d packets or streams of %s dropped unread: %s", u.Count, u.Node, u.Cause))
+		}
+	}
 	for _, p := range m.Problems {
 		r.Problems = append(r.Problems, p.String())
 	}
@@ -173,6 +181,29 @@ func members(nodes []overlay.Node, seen []overlay.Member) []status.Member {
 		out = append(out, m)
 	}
 	slices.SortFunc(out, func(x, y status.Member) int { return cmp.Compare(x.Node, y.Node) })
+	return out
+}
+
+// unheard names the nodes whose addresses something was dropped from.
+func unheard(nodes []overlay.Node, dropped []gossip.Unheard) []status.Unheard {
+	names := map[netip.Addr]string{}
+	for _, n := range nodes {
+		for _, a := range n.InternalIPs {
+			names[a] = n.Name
+		}
+	}
+	counts := map[status.Unheard]uint64{} // without a count
+	for _, u := range dropped {
+		counts[status.Unheard{Node: names[u.From], Cause: string(u.Cause)}] += u.Count
+	}
+	var out []status.Unheard
+	for u, n := range counts {
+		u.Count = n
+		out = append(out, u)
+	}
+	slices.SortFunc(out, func(x, y status.Unheard) int {
+		return cmp.Or(cmp.Compare(x.Node, y.Node), cmp.Compare(x.Cause, y.Cause))
+	})
 	return out
 }
 

@@ -18,8 +18,8 @@ type announcement struct {
 	meta []byte
 }
 
-func newAnnouncement(record []byte) (*announcement, error) {
-	a := &announcement{post: newPost()}
+func newAnnouncement(record []byte, lost func(Cause)) (*announcement, error) {
+	a := &announcement{post: newPost(lost)}
 	return a, a.set(record)
 }
 

@@ -11,6 +11,8 @@
 //     again: a healed partition heals here.
 //   - A member whose record the judge refuses is no member, and is told to nobody.
 //   - What does not bear one of the cluster's keys is counted and changes nothing.
+//   - All that comes is heard by the judge, or counted by why it was not. Who sends
+//     more than a member does takes no share of the others', and bounded memory.
 //
 // Out of scope: what is in a record and whether it is true (the judge says), and
 // where seeds and keys come from. Liveness is not signed: a member can call another
@@ -52,7 +54,8 @@ type Config struct {
 	Intervals Intervals
 	Log       *slog.Logger
 
-	transport memberlist.Transport
+	// wrap puts something between memberlist and the sockets, for tests.
+	wrap func(memberlist.NodeAwareTransport) memberlist.NodeAwareTransport
 }
 
 // Intervals set the pace of failure detection and of looking for lost members.
@@ -92,6 +95,7 @@ type Gossip struct {
 	list   *memberlist.Memberlist
 	keys   *memberlist.Keyring
 	roster *roster
+	gate   *gate
 	record *announcement
 	post   *post
 	lines  *logWriter
@@ -101,23 +105,37 @@ type Gossip struct {
 // Start binds the gossip port and begins to answer. Run looks for others.
 func Start(config Config) (*Gossip, error) {
 	config.Intervals = config.Intervals.orDefaults()
-	record, err := newAnnouncement(config.Record)
-	if err != nil {
-		return nil, fmt.Errorf("start gossip: %w", err)
-	}
 	keys, err := newKeys(config.Keys)
 	if err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
-	g := &Gossip{
-		config: config, keys: keys, roster: newRoster(config.Name, config.Judge), record: record, post: record.post,
-		lines: &logWriter{log: config.Log, now: time.Now}, log: config.Log,
+	g := &Gossip{config: config, keys: keys, roster: newRoster(config.Name, config.Judge), log: config.Log}
+	g.gate = newGate(g.roster.knows, config.Log)
+	g.lines = &logWriter{log: config.Log, now: time.Now, lost: g.gate.count}
+	if g.record, err = newAnnouncement(config.Record, g.gate.count); err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
 	}
-	g.list, err = memberlist.Create(g.listConfig())
-	if err != nil {
+	g.post = g.record.post
+	if err := g.open(); err != nil {
 		return nil, fmt.Errorf("start gossip on %s: %w", config.Bind, err)
 	}
 	return g, nil
+}
+
+func (g *Gossip) open() error {
+	t, err := listen(g.config.Bind, g.gate, g.lines.stranger)
+	if err != nil {
+		return err
+	}
+	c := g.listConfig()
+	c.Transport = t
+	if g.config.wrap != nil {
+		c.Transport = g.config.wrap(t)
+	}
+	if g.list, err = memberlist.Create(c); err != nil {
+		return errors.Join(err, t.Shutdown())
+	}
+	return nil
 }
 
 func (g *Gossip) listConfig() *memberlist.Config {
@@ -127,7 +145,6 @@ func (g *Gossip) listConfig() *memberlist.Config {
 	c.BindPort = int(g.config.Bind.Port())
 	c.AdvertisePort = int(g.config.Bind.Port())
 	c.Keyring = g.keys
-	c.Transport = g.config.transport
 	c.TCPTimeout = streamTimeout
 	c.ProbeInterval = g.config.Intervals.Probe
 	c.ProbeTimeout = g.config.Intervals.Probe / 2
@@ -154,6 +171,9 @@ func (g *Gossip) Changed() <-chan struct{} { return g.roster.changed }
 
 // Strangers returns how many packets and streams bore none of the cluster's keys.
 func (g *Gossip) Strangers() uint64 { return g.lines.count() }
+
+// Unheard returns what was dropped unread, by address and cause.
+func (g *Gossip) Unheard() []Unheard { return g.gate.unheard() }
 
 // Forget drops a member whose node is gone. One that is still alive stays.
 func (g *Gossip) Forget(name string) { g.roster.forget(name) }

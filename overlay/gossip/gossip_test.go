@@ -65,7 +65,9 @@ func (c *clique) start(name string, number int) *member {
 func (c *clique) startWith(config Config) *member {
 	c.t.Helper()
 	addr := config.Bind.Addr().String()
-	config.transport = newTransport(c.t, c.network, addr)
+	config.wrap = func(t memberlist.NodeAwareTransport) memberlist.NodeAwareTransport {
+		return &lossy{NodeAwareTransport: t, network: c.network, own: addr}
+	}
 	g, err := Start(config)
 	if err != nil {
 		c.t.Fatal(err)

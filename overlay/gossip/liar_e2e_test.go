@@ -3,17 +3,11 @@
 package gossip
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
-	"net"
 	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -116,67 +110,11 @@ func (j task) tell(t *testing.T, name string, address netip.Addr, record []byte)
 	}
 }
 
-// flood sends records under the liar's own name as fast as a member may hope to be heard.
+// flood sends records under the liar's own name as fast as a member may hope to be heard, and tells how many.
 func (j task) flood(t *testing.T, record []byte) {
 	t.Helper()
-	block, err := aes.NewCipher(j.GossipKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seal, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	message := alive(j.Own.Name, j.Own.Address, j.Targets[0].Port(), record)
+	message := sealedWith(t, j.GossipKey, alive(j.Own.Name, j.Own.Address, j.Targets[0].Port(), record))
 	for _, target := range j.Targets {
-		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(target))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range j.Flood {
-			nonce := make([]byte, seal.NonceSize())
-			rand.Read(nonce)
-			packet := seal.Seal(append([]byte{1}, nonce...), nonce, message, nil)
-			if _, err := conn.Write(packet); err != nil {
-				t.Fatal(err)
-			}
-			if i%100 == 0 {
-				time.Sleep(5 * time.Millisecond)
-			}
-		}
-		conn.Close()
+		flood(t, netip.AddrPort{}, target, func() []byte { return message }, j.Flood)
 	}
-}
-
-// alive is memberlist's message that says a member lives: its type and a msgpack map.
-func alive(name string, address netip.Addr, port uint16, record []byte) []byte {
-	b := []byte{4, 0x86}
-	text := func(s string) { b = append(append(b, 0xda, byte(len(s)>>8), byte(len(s))), s...) }
-	text("Incarnation")
-	b = append(b, 0xce, 0, 0, 0, 9)
-	text("Node")
-	text(name)
-	text("Addr")
-	text(string(address.AsSlice()))
-	text("Port")
-	b = binary.BigEndian.AppendUint16(append(b, 0xcd), port)
-	text("Meta")
-	text(string(record))
-	text("Vsn")
-	text(string([]byte{1, 5, 2, 0, 0, 0}))
-	return b
-}
-
-// TestFloodIsHeard holds that the flood's message is one that memberlist reads.
-func TestFloodIsHeard(t *testing.T) {
-	c := newClique(t, 40)
-	a := c.start("a", 1)
-	own := newPerson("b")
-	bent := own.record(9, c.addr(1))
-	bent[len(bent)-1] ^= 1
-	job := task{Targets: []netip.AddrPort{a.Gossip.Addr()}, GossipKey: secret('s'), Flood: 1000}
-	job.Own.Name, job.Own.Address = "b", netip.MustParseAddr(c.addr(1))
-	job.flood(t, bent)
-	becomes(t, "the flood is refused", func() bool { return a.refused("b", overlay.BadSignature)+a.refused("b", overlay.TooMany) > 500 })
-	t.Logf("refused: %v", a.ledger.Refused())
 }

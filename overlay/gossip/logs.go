@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -10,11 +11,12 @@ import (
 
 // logWriter turns memberlist's lines ("[WARN] memberlist: text") into records. What
 // others can make it say without end is not logged line by line: packets of
-// strangers are counted, what the judge has refused is the judge's to tell, and of
-// the rest so many lines a second pass.
+// strangers and what memberlist drops are counted, what the judge has refused is the
+// judge's to tell, and of the rest so many lines a second pass.
 type logWriter struct {
-	log *slog.Logger
-	now func() time.Time
+	log  *slog.Logger
+	now  func() time.Time
+	lost func(Cause)
 
 	mu        sync.Mutex
 	strangers uint64
@@ -31,8 +33,13 @@ const (
 func (w *logWriter) Write(line []byte) (int, error) {
 	level, text := splitLine(string(line))
 	switch {
+	case strings.Contains(text, errStreamSize.Error()): // the gate has counted it
 	case fromStranger(text):
 		w.stranger(text)
+	case strings.HasPrefix(text, "handler queue full"):
+		w.lost(QueueFull)
+	case unreadable(text):
+		w.lost(Unreadable)
 	case !refusedByJudge(text) && w.pass():
 		w.log.Log(context.Background(), level, text)
 	}
@@ -42,6 +49,16 @@ func (w *logWriter) Write(line []byte) (int, error) {
 // fromStranger knows the lines about what does not decrypt.
 func fromStranger(text string) bool {
 	return strings.HasPrefix(text, "Decrypt packet failed") || strings.HasPrefix(text, "failed to receive")
+}
+
+// unreadable knows the lines about what decrypts and is no message, or one that never gets to the judge.
+func unreadable(text string) bool {
+	return strings.HasSuffix(text, "because Vsn is not present") ||
+		slices.ContainsFunc([]string{
+			"Failed to decode", "Failed to decompress", "Failed to read remote state", "Failed to receive user message",
+			"Failed push/pull merge", "Ignoring an alive message", "Got invalid checksum", "missing message type",
+			"msg type", "Compound request", "Received invalid",
+		}, func(prefix string) bool { return strings.HasPrefix(text, prefix) })
 }
 
 func refusedByJudge(text string) bool { return strings.HasPrefix(text, "ignoring alive message") }

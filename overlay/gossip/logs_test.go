@@ -29,15 +29,21 @@ func TestSplitLine(t *testing.T) {
 func TestStrangersDoNotFloodTheLog(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	var out bytes.Buffer
-	w := &logWriter{log: slog.New(slog.NewTextHandler(&out, nil)), now: func() time.Time { return now }}
+	lost := map[Cause]int{}
+	w := &logWriter{lost: func(c Cause) { lost[c]++ }, log: slog.New(slog.NewTextHandler(&out, nil)), now: func() time.Time { return now }}
 	for i := range 10_000 {
 		fmt.Fprintf(w, "[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=192.0.2.%d\n", i%250)
 		fmt.Fprintf(w, "[ERR] memberlist: failed to receive: encryption is configured but remote state is not encrypted from=192.0.2.1\n")
 		fmt.Fprintf(w, "[WARN] memberlist: ignoring alive message for 'x': refused\n")
+		fmt.Fprintf(w, "[WARN] memberlist: handler queue full, dropping message (4) from=192.0.2.1\n")
+		fmt.Fprintf(w, "[ERR] memberlist: Failed to decode alive message: x from=192.0.2.1\n")
 		fmt.Fprintf(w, "[WARN] memberlist: Got ping for unexpected node 'x'\n")
 	}
 	if lines := strings.Count(out.String(), "\n"); lines != 1+linesPerSecond {
 		t.Errorf("%d lines", lines)
+	}
+	if lost[QueueFull] != 10_000 || lost[Unreadable] != 10_000 {
+		t.Errorf("lost: %v", lost)
 	}
 	if w.count() != 20_000 {
 		t.Errorf("%d strangers counted", w.count())

@@ -13,6 +13,7 @@ import (
 type post struct {
 	received chan []byte
 	queue    chan parcel
+	lost     func(Cause)
 }
 
 type parcel struct {
@@ -25,14 +26,15 @@ const (
 	postmen = 4
 )
 
-func newPost() *post {
-	return &post{received: make(chan []byte, postBox), queue: make(chan parcel, postBox)}
+func newPost(lost func(Cause)) *post {
+	return &post{received: make(chan []byte, postBox), queue: make(chan parcel, postBox), lost: lost}
 }
 
 func (p *post) receive(message []byte) {
 	select {
 	case p.received <- bytes.Clone(message):
 	default:
+		p.lost(MailboxFull)
 	}
 }
 

@@ -22,6 +22,8 @@ type roster struct {
 	mu    sync.Mutex
 	known map[string]entry
 	seeds []netip.AddrPort
+	// at counts the known members and seeds at each address.
+	at map[netip.Addr]int
 }
 
 type entry struct {
@@ -36,6 +38,7 @@ func newRoster(self string, judge Judge) *roster {
 		changed: make(chan struct{}, 1),
 		seeded:  make(chan struct{}, 1),
 		known:   make(map[string]entry),
+		at:      make(map[netip.Addr]int),
 	}
 }
 
@@ -59,6 +62,10 @@ func (r *roster) NotifyLeave(n *memberlist.Node)  { r.note(n, entry{alive: false
 func (r *roster) note(n *memberlist.Node, e entry) {
 	e.addr = addrPort(n)
 	r.mu.Lock()
+	if old, ok := r.known[n.Name]; ok {
+		r.leaves(old.addr)
+	}
+	r.at[e.addr.Addr()]++
 	r.known[n.Name] = e
 	r.mu.Unlock()
 	signal(r.changed)
@@ -81,6 +88,7 @@ func (r *roster) forget(name string) {
 	gone := ok && !e.alive
 	if gone {
 		delete(r.known, name)
+		r.leaves(e.addr)
 	}
 	r.mu.Unlock()
 	if gone {
@@ -90,9 +98,28 @@ func (r *roster) forget(name string) {
 
 func (r *roster) setSeeds(seeds []netip.AddrPort) {
 	r.mu.Lock()
+	for _, old := range r.seeds {
+		r.leaves(old)
+	}
 	r.seeds = slices.Clone(seeds)
+	for _, seed := range r.seeds {
+		r.at[seed.Addr()]++
+	}
 	r.mu.Unlock()
 	signal(r.seeded)
+}
+
+func (r *roster) leaves(addr netip.AddrPort) {
+	if r.at[addr.Addr()]--; r.at[addr.Addr()] == 0 {
+		delete(r.at, addr.Addr())
+	}
+}
+
+// knows tells whether a member is, was or may be at an address.
+func (r *roster) knows(addr netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at[addr] > 0
 }
 
 // alive returns how many members live.

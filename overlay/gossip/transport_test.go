@@ -2,12 +2,9 @@ package gossip
 
 import (
 	"fmt"
-	"io"
-	"log"
 	"math/rand/v2"
 	"net"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -47,29 +44,18 @@ func (n *network) loses() bool {
 	return rand.Float64() < n.loss
 }
 
-// transport is memberlist's own over real sockets, with the network in between.
-type transport struct {
-	*memberlist.NetTransport
+// lossy is the transport over real sockets, with the network in between.
+type lossy struct {
+	memberlist.NodeAwareTransport
 	network *network
 	own     string
 }
 
-func newTransport(t *testing.T, n *network, own string) *transport {
-	t.Helper()
-	inner, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-		BindAddrs: []string{own}, BindPort: testPort, Logger: log.New(io.Discard, "", 0),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &transport{NetTransport: inner, network: n, own: own}
-}
-
-func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
+func (t *lossy) WriteTo(b []byte, addr string) (time.Time, error) {
 	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
 }
 
-func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
+func (t *lossy) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
 	host, _, err := net.SplitHostPort(addr.Addr)
 	if err != nil {
 		return time.Time{}, err
@@ -77,14 +63,14 @@ func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time
 	if t.network.parted(t.own, host) || t.network.loses() {
 		return time.Now(), nil
 	}
-	return t.NetTransport.WriteToAddress(b, addr)
+	return t.NodeAwareTransport.WriteToAddress(b, addr)
 }
 
-func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+func (t *lossy) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
 }
 
-func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
+func (t *lossy) DialAddressTimeout(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr.Addr)
 	if err != nil {
 		return nil, err
@@ -92,5 +78,5 @@ func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Dur
 	if t.network.parted(t.own, host) {
 		return nil, fmt.Errorf("dial %s: parted", addr.Addr)
 	}
-	return t.NetTransport.DialAddressTimeout(addr, timeout)
+	return t.NodeAwareTransport.DialAddressTimeout(addr, timeout)
 }

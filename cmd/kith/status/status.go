@@ -83,6 +83,15 @@ type Gossip struct {
 	Keys []string `json:"keys,omitempty"`
 	// Strangers counts packets and streams that bore none of the keys.
 	Strangers uint64 `json:"strangers"`
+	// Unheard is what was dropped before anybody read it.
+	Unheard []Unheard `json:"unheard,omitempty"`
+}
+
+// Unheard are packets, streams and messages from one node's address; Node is empty for what is not of one node.
+type Unheard struct {
+	Node  string `json:"node,omitempty"`
+	Cause string `json:"cause"`
+	Count uint64 `json:"count"`
 }
 
 // Fingerprint names a gossip key without telling it.

@@ -1,0 +1,224 @@
+package gossip
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/kithnet/kith/overlay"
+)
+
+// sealedWith is a message as members encrypt it. A second copy of one costs who hears it as much as another.
+func sealedWith(t *testing.T, key, message []byte) []byte {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := make([]byte, aead.NonceSize())
+	rand.Read(nonce)
+	return aead.Seal(append([]byte{1}, nonce...), nonce, message, nil)
+}
+
+// flood sends count packets, some 20,000 a second.
+func flood(t *testing.T, from, to netip.AddrPort, packet func() []byte, count int) {
+	t.Helper()
+	var local *net.UDPAddr
+	if from.IsValid() {
+		local = net.UDPAddrFromAddrPort(from)
+	}
+	conn, err := net.DialUDP("udp", local, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for i := range count {
+		if _, err := conn.Write(packet()); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// alive is memberlist's message that says a member lives: its type and a msgpack map.
+func alive(name string, address netip.Addr, port uint16, record []byte) []byte {
+	b := []byte{4, 0x86}
+	text := func(s string) { b = append(append(b, 0xda, byte(len(s)>>8), byte(len(s))), s...) }
+	text("Incarnation")
+	b = append(b, 0xce, 0, 0, 0, 9)
+	text("Node")
+	text(name)
+	text("Addr")
+	text(string(address.AsSlice()))
+	text("Port")
+	b = binary.BigEndian.AppendUint16(append(b, 0xcd), port)
+	text("Meta")
+	text(string(record))
+	text("Vsn")
+	text(string([]byte{1, 5, 2, 0, 0, 0}))
+	return b
+}
+
+// dropped is how many were dropped unread for any of the causes, from an address (zero: from others), or in the sockets.
+func (m *member) dropped(from netip.Addr, causes ...Cause) (n uint64) {
+	for _, u := range m.Unheard() {
+		for _, cause := range causes {
+			if u.From == from && u.Cause == cause {
+				n += u.Count
+			}
+		}
+	}
+	return n
+}
+
+// TestAllIsCounted holds that of a member's flood nothing is lost from the count, few of it are read, and the flood takes
+// nothing from another member.
+func TestAllIsCounted(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 40)
+	a := c.start("a", 1)
+	c.start("b", 2)
+	c.allSee("ab")
+	liar := netip.AddrPortFrom(netip.MustParseAddr(c.addr(3)), testPort)
+	a.SetSeeds([]netip.AddrPort{c.members["b"].Gossip.Addr(), liar})
+	bent := newPerson("c").record(9, c.addr(3))
+	bent[len(bent)-1] ^= 1
+	packet := sealedWith(t, secret('s'), alive("c", liar.Addr(), testPort, bent))
+	sent := uint64(30_000)
+	flood(t, liar, a.Gossip.Addr(), func() []byte { return packet }, int(sent))
+	counted := func() uint64 {
+		return a.refused("c", overlay.BadSignature) + a.refused("c", overlay.TooMany) +
+			a.dropped(liar.Addr(), PacketRate) + a.dropped(netip.Addr{}, SocketFull, QueueFull)
+	}
+	becomes(t, "all that was sent is counted", func() bool {
+		if counted() < sent { // the kernel tells of what it dropped with the next packet
+			flood(t, liar, a.Gossip.Addr(), func() []byte { return packet }, 1)
+			sent++
+		}
+		return counted() >= sent
+	})
+	if got := counted(); got != sent {
+		t.Errorf("%d sent, %d counted: %v, %v", sent, got, a.ledger.Refused(), a.Unheard())
+	}
+	if read := a.refused("c", overlay.BadSignature); read > sent/10 {
+		t.Errorf("%d of %d were verified", read, sent)
+	}
+	if from := netip.MustParseAddr(c.addr(2)); a.dropped(from, PacketRate) > 0 {
+		t.Errorf("another member was not heard: %v", a.Unheard())
+	}
+	c.allSee("ab")
+	t.Logf("%d sent; refused %v; unheard %v", sent, a.ledger.Refused(), a.Unheard())
+}
+
+// TestWhatEndsTheProcessStaysOut holds that messages which memberlist does not survive, though they bear the cluster's
+// key, do not get to it, nor does what is no message at all.
+func TestWhatEndsTheProcessStaysOut(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 41)
+	a := c.start("a", 1)
+	b := c.start("b", 2)
+	c.allSee("ab")
+	padded := sealedWith(t, secret('s'), bytes.Repeat([]byte{0xff}, 20)) // version 0: the last byte says how much to cut off
+	padded[0] = 0
+	flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return padded }, 10)
+	flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return nil }, 10)
+	flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return make([]byte, maxPacket+1) }, 10)
+	becomes(t, "packets are counted", func() bool {
+		return a.Strangers() >= 10 && a.dropped(netip.Addr{}, PacketSize) >= 20
+	})
+	before := a.Strangers()
+	empty := sealedStreamOf(t, nil)
+	for _, bytes := range [][]byte{empty, {sealedStream, 0xff, 0xff, 0xff, 0xff, 1}, {244, 1, 'x'}, []byte("GET / HTTP/1.1\r\n\r\n")} {
+		conn := dial(t, a)
+		conn.Write(bytes)
+		conn.Read(make([]byte, 1)) // until it is closed
+	}
+	becomes(t, "streams are counted", func() bool { return a.Strangers() >= before+4 })
+	b.SetRecord(t.Context(), newPerson("b").record(7, b.addr))
+	becomes(t, "gossip goes on", func() bool { return a.epoch("b") == 7 })
+}
+
+// sealedStreamOf is a message as members encrypt it on a stream.
+func sealedStreamOf(t *testing.T, message []byte) []byte {
+	t.Helper()
+	head := binary.BigEndian.AppendUint32([]byte{sealedStream}, uint32(len(message)+sealOverhead))
+	block, err := aes.NewCipher(secret('s'))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := make([]byte, aead.NonceSize())
+	return aead.Seal(append(append(bytes.Clone(head), 1), nonce...), nonce, message, head)
+}
+
+func dial(t *testing.T, to *member) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", to.Gossip.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// TestStreamsOfStrangersAreBounded holds that strangers keep few streams open, for a short time, with few bytes, and no
+// member out.
+func TestStreamsOfStrangersAreBounded(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 42)
+	a := c.start("a", 1)
+	a.SetSeeds([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(c.addr(2)), testPort)})
+	const knocks = 200
+	var open []net.Conn
+	for range knocks {
+		if conn, err := net.Dial("tcp", a.Gossip.Addr().String()); err == nil { // else it was turned away at once
+			t.Cleanup(func() { conn.Close() })
+			conn.SetDeadline(time.Now().Add(patience))
+			open = append(open, conn)
+		}
+	}
+	becomes(t, "the rest is turned away", func() bool {
+		return a.dropped(netip.Addr{}, StreamRate) >= knocks-uint64(a.gate.others.maxOpen)
+	})
+	b := c.start("b", 2)
+	c.allSee("ab")
+	for _, conn := range open {
+		conn.Read(make([]byte, 1)) // until it is closed
+	}
+	becomes(t, "none stays", func() bool { return a.streamsOfStrangers() == 0 })
+
+	// One that says it sends much holds what it may, and is closed.
+	greedy := dial(t, a)
+	length := binary.BigEndian.AppendUint32([]byte{sealedStream}, maxStream)
+	greedy.Write(append(length, sealed))
+	chunk := make([]byte, 64<<10)
+	for err := error(nil); err == nil; {
+		_, err = greedy.Write(chunk)
+	}
+	becomes(t, "it is counted", func() bool { return a.dropped(netip.Addr{}, StreamSize) > 0 })
+	becomes(t, "and gone", func() bool { return a.streamsOfStrangers() == 0 })
+	b.SetRecord(t.Context(), newPerson("b").record(3, b.addr))
+	becomes(t, "gossip goes on", func() bool { return a.epoch("b") == 3 })
+}
+
+func (m *member) streamsOfStrangers() int {
+	m.gate.mu.Lock()
+	defer m.gate.mu.Unlock()
+	return m.gate.others.open + m.gate.others.held
+}
