@@ -47,14 +47,13 @@ func (c *Compiler) repin(addresses []netip.Addr) {
 	}
 }
 
-// attach brings an attachment up to date. Its pod and the pod's namespace must be known for it to be open.
+// attach brings an attachment that was cleared up to date. Its pod and the pod's namespace must be known for it to be open.
 func (c *Compiler) attach(a *attached) {
 	var ingress, egress way
 	subject := c.table.Match(a.Pod, a.UID)
 	if subject != nil {
 		ingress, egress = c.way(policy.Ingress, subject), c.way(policy.Egress, subject)
 	}
-	c.clear(a)
 	a.ingress, a.egress = ingress, egress
 	if subject != nil {
 		a.elements = c.attachmentElements(a)

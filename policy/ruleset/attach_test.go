@@ -175,3 +175,23 @@ func TestRestOfTheWorldCostsNothing(t *testing.T) {
 		t.Errorf("a pod with a known identity is not one element:\n%s", tx)
 	}
 }
+
+// TestAddressGoesToAnotherAttachment: two claim one address, and the one that has it loses it to the other, which must
+// not lose its place among the subjects by that.
+func TestAddressGoesToAnotherAttachment(t *testing.T) {
+	in := coffee()
+	in.Policies = []policy.Policy{{Namespace: "coffee", Name: "deny", Subject: selector(t, "*"), Ingress: isolate()}}
+	second := in.Attachments[0]
+	first := second
+	first.Interface = "kith-0000000001"
+	in.Attachments = []Attachment{first, second}
+	want := Compile(in)
+	for range 32 { // attachments are settled in no order
+		c := CompilerOf(Input{Pods: in.Pods, Namespaces: in.Namespaces, Policies: in.Policies, Attachments: in.Attachments[1:], Network: in.Network})
+		c.Commit()
+		c.PutAttachment(first)
+		if d := cmp.Diff(want.String(), c.Ruleset().String()); d != "" {
+			t.Fatalf("(-compiled at once +event by event)\n%s", d)
+		}
+	}
+}

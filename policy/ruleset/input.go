@@ -54,12 +54,15 @@ func (c ElementChange) Opens() bool {
 }
 
 // Compile is the ruleset for an input.
-func Compile(in Input) Ruleset {
+func Compile(in Input) Ruleset { return CompilerOf(in).Ruleset() }
+
+// CompilerOf is a compiler that has had an input.
+func CompilerOf(in Input) *Compiler {
 	c := NewCompiler()
 	c.SetNetwork(in.Network)
 	c.ReplaceNamespaces(in.Namespaces)
 	c.ReplacePods(in.Pods)
 	c.ReplacePolicies(in.Policies)
 	c.ReplaceAttachments(in.Attachments)
-	return c.Ruleset()
+	return c
 }

@@ -26,11 +26,7 @@ func (c *Compiler) settle() {
 	for _, a := range c.dirty.departed {
 		c.clear(a)
 	}
-	for name := range c.dirty.attachments {
-		if a := c.attachments[name]; a != nil {
-			c.attach(a)
-		}
-	}
+	c.settleAttachments()
 	for ch := range stale {
 		if ch.users > 0 {
 			c.rebuild(ch)
@@ -89,6 +85,20 @@ func (c *Compiler) settleDirt(changes identity.Changes) {
 		_, pod := changes.Pods[a.Pod]
 		if _, ns := namespaces[a.Pod.Namespace]; all || ns || pod {
 			c.dirty.attachments[name] = struct{}{}
+		}
+	}
+}
+
+// settleAttachments clears all before it attaches any: an address may have gone from one to another of them.
+func (c *Compiler) settleAttachments() {
+	for name := range c.dirty.attachments {
+		if a := c.attachments[name]; a != nil {
+			c.clear(a)
+		}
+	}
+	for name := range c.dirty.attachments {
+		if a := c.attachments[name]; a != nil {
+			c.attach(a)
 		}
 	}
 }
