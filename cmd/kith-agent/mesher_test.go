@@ -218,3 +218,20 @@ func TestNetwork(t *testing.T) {
 		t.Errorf("node %q, nodes (-want +got):\n%s", got.Node, diff)
 	}
 }
+
+// TestGuardKnowsFirst holds that the guard hears of a pod CIDR before the device leads there.
+func TestGuardKnowsFirst(t *testing.T) {
+	f := newFakeUnderlay()
+	f.nodes = testNodes
+	m := testMesher(f)
+	heard := 0
+	m.network = func(nodes []overlay.Node) {
+		if len(nodes) != len(testNodes) || len(f.plans) > 0 {
+			t.Errorf("heard of %d nodes after plans %v", len(nodes), f.plans)
+		}
+		heard++
+	}
+	if err := m.reconcile(t.Context()); err != nil || len(f.plans) != 1 || heard != 1 {
+		t.Errorf("error %v, plans %v, heard %d times", err, f.plans, heard)
+	}
+}

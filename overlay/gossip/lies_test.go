@@ -21,9 +21,10 @@ func TestStrangersStayOut(t *testing.T) {
 	stranger := c.config("b", 2)
 	stranger.Keys = [][]byte{secret('x')}
 	x := c.startWith(stranger)
-	becomes(t, "the stranger is counted", func() bool { return a.Strangers() > 0 })
-	c.sees(a, "a")
-	c.sees(x, "b")
+	becomes(t, "the stranger is counted, or comes in", func() bool { return a.Strangers() > 0 || len(a.Members()) > 1 })
+	if inside, outside := text(a.Members()), text(x.Members()); inside != "a" || outside != "b" {
+		t.Errorf("the member sees %q, the stranger %q", inside, outside)
+	}
 	for _, keys := range [][][]byte{nil, {secret('y')[:16]}, {secret('y'), nil}} {
 		short := c.config("c", 3)
 		short.Keys = keys
@@ -153,6 +154,19 @@ func TestNoMemberCanLie(t *testing.T) {
 				t.Errorf("claims were %s, are %s", before, after)
 			}
 		})
+	}
+}
+
+// TestRefusedMemberIsNoMember holds that memberlist hears of a refusal, and of this node itself whatever is said of it.
+func TestRefusedMemberIsNoMember(t *testing.T) {
+	r := newRoster("a", newBench("a", "v"))
+	n := &memberlist.Node{Name: "v", Addr: net.IPv4(127, 0, 0, 1), Port: testPort, Meta: []byte("not a record")}
+	if err := r.NotifyAlive(n); err == nil {
+		t.Error("a member with nonsense for a record comes in")
+	}
+	n.Name = "a"
+	if err := r.NotifyAlive(n); err != nil {
+		t.Errorf("what is said of this node does not reach it: %v", err)
 	}
 }
 

@@ -199,7 +199,8 @@ func TestWayRoundABlackHole(t *testing.T) {
 		family        overlay.Family
 		underlay, hop int
 	}{
-		{overlay.IPv4, 1500, 1390}, {overlay.IPv6, 1500, 1280}, {overlay.IPv4, 9000, 1500}, {overlay.IPv6, 9000, 8000},
+		{overlay.IPv4, 1280, 1100}, {overlay.IPv4, 1500, 1390}, {overlay.IPv4, 9000, 1500},
+		{overlay.IPv6, 1280, 1200}, {overlay.IPv6, 1500, 1280}, {overlay.IPv6, 9000, 8000},
 	} {
 		t.Run(fmt.Sprintf("%s %d over %d", test.family, test.underlay, test.hop), func(t *testing.T) {
 			l := newLab(t, test.underlay)

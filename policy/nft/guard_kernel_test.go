@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
+	"golang.org/x/sys/unix"
 )
 
 func TestPodsSendUnderTheirOwnAddresses(t *testing.T) {
@@ -68,6 +69,77 @@ func TestPodAddressesNeverOnTheUnderlay(t *testing.T) {
 		f.from, f.Source = l.router.end, ownNode[family]
 		if l.seen(l.outside.end, word, soon, func() { _ = l.passes(f, soon/2) }) {
 			t.Error("the node's packet to a remote pod left by the underlay")
+		}
+	})
+}
+
+// TestNodeIsOnlyItself has a process of the node send to the node under other addresses, which needs no more than a raw
+// socket and comes by lo: to what listens for other nodes in the mesh it must not speak as one.
+func TestNodeIsOnlyItself(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.under()
+		for name, c := range map[string]struct {
+			source netip.Addr
+			want   expected
+		}{
+			"its mesh address":    {ownMesh[family], true},
+			"its own address":     {ownNode[family], true},
+			"another node's":      {remoteMesh[family], false},
+			"a remote pod's":      {l.remotes[0].addresses[family], false},
+			"a pod's of its own":  {l.pods[0].addresses[family], false},
+			"a free one for pods": {ownMesh[family].Prev(), false},
+		} {
+			f := l.between(l.router.end, l.router.end, family, identity.UDP, 80)
+			f.Source, f.Destination = c.source, ownMesh[family]
+			word := newWord()
+			forged := udpPacket(f, 1234, word)
+			if got := l.delivered(f, word, c.want.patience(), func() { l.forge(forged) }); got != bool(c.want) {
+				t.Errorf("as %s: arrives %v, want %v", name, got, c.want)
+			}
+		}
+	})
+}
+
+// forge sends a packet of the router's with its header as it is.
+func (l *lab) forge(p packet) {
+	l.Helper()
+	inside(l, l.router.ns, func() {
+		domain, to := unix.AF_INET, unix.Sockaddr(nil)
+		if p.source.Is6() {
+			domain, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: p.destination.As16()}
+		} else {
+			to = &unix.SockaddrInet4{Addr: p.destination.As4()}
+		}
+		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		must(l, "open raw socket", err)
+		defer unix.Close(fd)
+		must(l, "forge", unix.Sendto(fd, p.bytes(), 0, to))
+	})
+}
+
+// TestMeshLeadsToThisNodesPodsOnly: what comes out of the tunnel is for a pod of this node, or for its mesh address.
+func TestMeshLeadsToThisNodesPodsOnly(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.under()
+		l.route(l.mesh, "eth0", single(ownNode[family]), ownMesh[family])
+		l.route(l.mesh, "eth0", single(outsiders[family]), ownMesh[family])
+		for name, c := range map[string]struct {
+			to   end
+			addr netip.Addr
+			want expected
+		}{
+			"a pod":              {l.pods[0].end, l.pods[0].addresses[family], true},
+			"its mesh address":   {l.router.end, ownMesh[family], true},
+			"the node's address": {l.router.end, ownNode[family], false},
+			"an outsider":        {l.outside.end, outsiders[family], false},
+		} {
+			f := l.between(l.remotes[0], c.to, family, identity.SCTP, 80)
+			f.Destination = c.addr
+			if got := l.arrives(f, c.want.patience()); got != bool(c.want) {
+				t.Errorf("%s: reached %v, want %v", name, got, c.want)
+			}
 		}
 	})
 }

@@ -19,6 +19,8 @@ const (
 	setCluster6  = "cluster6"
 	setOwn4      = "own4" // the pod CIDRs of this node
 	setOwn6      = "own6"
+	setMesh4     = "mesh4" // this node's own mesh addresses
+	setMesh6     = "mesh6"
 	setNoMasq4   = "nomasquerade4" // destinations that see pods under their own addresses
 	setNoMasq6   = "nomasquerade6"
 	setLinkLocal = "linklocal6" // link-local and unspecified addresses
@@ -104,6 +106,7 @@ func frameSets() []SetSpec {
 			SetSpec{Name: "pods" + f.suffix, Key: []Type{TypeIfName, TypeEtherAddr, f.addr}},
 			SetSpec{Name: "cluster" + f.suffix, Key: one, Interval: true},
 			SetSpec{Name: "own" + f.suffix, Key: one, Interval: true},
+			SetSpec{Name: "mesh" + f.suffix, Key: one},
 			SetSpec{Name: "nomasquerade" + f.suffix, Key: one, Interval: true},
 		)
 	}
@@ -134,7 +137,9 @@ func guardChains() []Chain {
 			[]Rule{to(fromPod, in(veths))},
 			onMesh(func(device string) Rule { return to(fromMesh, in(device)) }),
 			[]Rule{
-				accept(in("lo")), // the node to itself under its mesh address
+				// The node to itself. A process of this node that forges another source is nobody's voice but its own.
+				accept(in("lo"), isIn(setMesh4, IPSource)),
+				accept(in("lo"), isIn(setMesh6, IP6Source)),
 				drop(isIn(setCluster4, IPSource)),
 				drop(isIn(setCluster6, IP6Source)),
 			},
@@ -265,6 +270,7 @@ func (c *Compiler) fillNetwork() {
 	c.want.putChain(natChain(mesh))
 	c.fillPrefixes(setCluster4, setCluster6, cluster)
 	c.fillPrefixes(setOwn4, setOwn6, own)
+	c.fillAddresses(setMesh4, setMesh6, mesh)
 	c.fillPrefixes(setNoMasq4, setNoMasq6, c.network.NoMasquerade)
 }
 
@@ -279,6 +285,16 @@ func (c *Compiler) fillPrefixes(set4, set6 string, ps []netip.Prefix) {
 	}
 	c.want.fill(set4, rangeKeys(four))
 	c.want.fill(set6, rangeKeys(six))
+}
+
+func (c *Compiler) fillAddresses(set4, set6 string, addrs []netip.Addr) {
+	keys := map[string][]Key{set4: nil, set6: nil}
+	for _, addr := range addrs {
+		set := byFamily(addr, set4, set6)
+		keys[set] = append(keys[set], exactKey(addrPart(addr)))
+	}
+	c.want.fill(set4, keys[set4])
+	c.want.fill(set6, keys[set6])
 }
 
 func rangeKeys(rs []addrRange) []Key {

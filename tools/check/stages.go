@@ -26,7 +26,7 @@ func stages() []stage {
 		{"vuln", "known vulnerabilities in what Kith calls", vulnerabilities},
 		{"unit", "everything that needs no root, with the race detector", unit},
 		{"install", "the chart, the manifest and the kustomization make the same objects", install},
-		{"mistakes", "each known mistake, put into the code, is caught by its test", mistakes},
+		{"mistakes", "each known mistake, put into the code, is caught by its test; some of them in the kernel only", mistakes},
 		{"kernel", "nftables, WireGuard by wireguard-go, pods' interfaces, in fresh network namespaces", kernel},
 		{"guest", "the same with the kernel's WireGuard, in an emulated machine", guest},
 		{"cluster", "a cluster in namespaces: upstream's policy tests, no open window, the basics, agents killed", cluster},
@@ -149,6 +149,9 @@ func install(ctx context.Context, r runner) error {
 }
 
 func mistakes(ctx context.Context, r runner) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
 	return r.run(ctx, command{dir: "tools", args: []string{"go", "run", "./mistakes"}})
 }
 

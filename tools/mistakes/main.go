@@ -4,7 +4,8 @@
 //	go run ./mistakes [NAME...]      all of them if none is named
 //
 // It fails if a test does not, if the words to replace are not in the file exactly once (then the code has moved and the
-// mistake must follow), and if it is given a name that no mistake has.
+// mistake must follow), and if it is given a name that no mistake has. Some mistakes show in the kernel only: their tests
+// need root.
 package main
 
 import (
@@ -34,13 +35,23 @@ func main() {
 	}
 }
 
+// inKernel is the tag of tests that need the kernel, and root.
+const inKernel = "kernel"
+
 // mistake is one to put in.
 type mistake struct {
 	name         string // where it was made before, if it was
 	file         string // relative to the repository
 	right, wrong string
 	pkg          string // whose test must fail
-	test         string
+	test         string // or one of its subtests, behind a slash
+	says         string // what the failure must say, where the test looks at several things
+	tags         string
+}
+
+// all are the mistakes that are tried, those of one package together.
+func all() []mistake {
+	return slices.Concat(inPolicy(), inGuards(), inClaims(), inOldClaims(), inNews(), inSecrets(), inMesh(), inPlan(), inGuard(), inBorders())
 }
 
 func run(ctx context.Context, out io.Writer, wanted []string) error {
@@ -54,7 +65,7 @@ func run(ctx context.Context, out io.Writer, wanted []string) error {
 	var errs []error
 	for _, name := range wanted {
 		if !slices.ContainsFunc(all(), func(m mistake) bool { return m.name == name }) {
-			errs = append(errs, fmt.Errorf("there is no mistake %q: tools/mistakes/policy.go lists them", name))
+			errs = append(errs, fmt.Errorf("there is no mistake %q: tools/mistakes lists them", name))
 		}
 	}
 	for _, m := range all() {
@@ -74,6 +85,9 @@ func run(ctx context.Context, out io.Writer, wanted []string) error {
 
 // try puts the mistake in and runs its test.
 func (m mistake) try(ctx context.Context, root string) error {
+	if m.tags == inKernel && os.Geteuid() != 0 {
+		return errors.New("this needs root")
+	}
 	dir, err := os.MkdirTemp("", "kith-mistake-")
 	if err != nil {
 		return err
@@ -83,14 +97,15 @@ func (m mistake) try(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"test", "-overlay", overlay, "-vet=off", "-count=1", "-timeout=2m", "-run", "^" + m.test + "$"}
+	name := "^" + strings.ReplaceAll(m.test, "/", "$/^") + "$"
+	args := []string{"test", "-overlay", overlay, "-tags", m.tags, "-vet=off", "-failfast", "-count=1", "-timeout=2m", "-run", name}
 	cmd := exec.CommandContext(ctx, "go", append(args, m.pkg)...)
 	cmd.Dir = root
 	printed, err := cmd.CombinedOutput()
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s passes with it", m.test)
-	case !bytes.Contains(printed, []byte("--- FAIL: "+m.test)):
+	case !bytes.Contains(printed, []byte("--- FAIL: "+m.test)) || !bytes.Contains(printed, []byte(m.says)):
 		return fmt.Errorf("no failure of %s, but: %w\n%s", m.test, err, printed[max(0, len(printed)-2000):])
 	}
 	return nil

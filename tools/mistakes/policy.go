@@ -1,8 +1,5 @@
 package main
 
-// all are the mistakes that are tried.
-func all() []mistake { return append(inPolicy(), inGuards()...) }
-
 const replays = "./cmd/kith-agent"
 
 func inPolicy() []mistake {

@@ -27,7 +27,7 @@ func guarded() ruleset.Ruleset {
 		Network: ruleset.Network{
 			Node: "one", NoMasquerade: []netip.Prefix{prefix("10.9.0.0/16")},
 			Nodes: []policy.Node{
-				{Name: "one", PodCIDRs: []netip.Prefix{prefix("10.244.1.0/24"), prefix("fd00:1::/64")}},
+				{Name: "one", PodCIDRs: []netip.Prefix{prefix("10.244.1.0/24"), prefix("fd00:1::/64")}, Mesh: []netip.Addr{addr("10.244.1.1"), addr("fd00:1::1")}},
 				{Name: "two", PodCIDRs: []netip.Prefix{prefix("10.244.2.0/24"), prefix("fd00:2::/64")}},
 			},
 		},
@@ -62,6 +62,10 @@ func TestGuards(t *testing.T) {
 		{"own pod in clear", "prerouting", "eth0", "", nil, "fd00:1::5", "fd00:1::6", 6, 0, true},
 		{"client outside", "prerouting", "eth0", "", nil, "203.0.113.7", "172.18.0.1", 6, 0, false},
 		{"node to itself", "prerouting", "lo", "", nil, "10.244.1.1", "10.244.1.1", 6, 0, false},
+		{"node to itself, IPv6", "prerouting", "lo", "", nil, "fd00:1::1", "fd00:1::1", 6, 0, false},
+		{"node to itself under its other addresses", "prerouting", "lo", "", nil, "172.18.0.1", "10.244.1.1", 6, 0, false},
+		{"node to itself as a pod", "prerouting", "lo", "", nil, "10.244.1.5", "10.244.1.1", 6, 0, true},
+		{"node to itself as another node", "prerouting", "lo", "", nil, "fd00:2::1", "fd00:1::1", 6, 0, true},
 		{"mesh", "prerouting", "kith0", "", nil, "10.244.2.5", "10.244.1.5", 6, 0, false},
 		{"mesh to the node's address", "prerouting", "kith0", "", nil, "10.244.2.5", "172.18.0.1", 6, 0, true},
 		{"mesh to a third node", "prerouting", "kith0", "", nil, "fd00:2::5", "fd00:3::5", 6, 0, true},

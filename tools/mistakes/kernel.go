@@ -1,0 +1,95 @@
+package main
+
+// inGuard take out a part of the guard that holds whatever the policies are. That one is missed, the kernel shows.
+func inGuard() []mistake {
+	const file, pkg = "policy/ruleset/frame.go", "./policy/nft"
+	return []mistake{
+		{
+			name: "a pod sends under any address", file: file, tags: inKernel,
+			right: "accept(isIn(SetPods4, InInterface, EtherSource, IPSource)),", wrong: "accept(isIn(SetOpened, InInterface)),",
+			pkg: pkg, test: "TestPodsSendUnderTheirOwnAddresses/IPv4", says: "another pod's: passes true",
+		},
+		{
+			name: "a pod sends under another MAC", file: file, tags: inKernel,
+			right: "accept(isIn(SetPods6, InInterface, EtherSource, IP6Source)),", wrong: "accept(isIn(SetOpened, InInterface), isIn(setOwn6, IP6Source)),",
+			pkg: pkg, test: "TestPodsSendUnderTheirOwnAddresses/IPv6", says: "its own, another MAC: passes true",
+		},
+		{
+			name: "router advertisements of a pod, under its own address", file: file, tags: inKernel,
+			right: "drop(ICMPType{58, icmp6RouterAdvertisement}),\n", wrong: "",
+			pkg: pkg, test: "TestNeighbourMessagesOfPods", says: "ICMPv6 type 134",
+		},
+		{
+			name: "redirects of a pod", file: file, tags: inKernel,
+			right: "drop(ICMPType{58, icmp6Redirect}),\n", wrong: "",
+			pkg: pkg, test: "TestNeighbourMessagesOfPods", says: "ICMPv6 type 137",
+		},
+		{
+			name: "neighbour messages under another pod's address", file: file, tags: inKernel,
+			right: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source), ICMPType{58, icmp6NeighborSolicitation})",
+			wrong: "accept(isIn(SetOpened, InInterface), ICMPType{58, icmp6NeighborSolicitation})",
+			pkg:   pkg, test: "TestNeighbourMessagesOfPods", says: "ICMPv6 type 135",
+		},
+		{
+			name: "a closed attachment passes what is for it", file: file, tags: inKernel,
+			right: "accept(isIn(SetOpened, OutInterface)), drop()}}", wrong: "accept(isIn(SetOpened, OutInterface))}}",
+			pkg: pkg, test: "TestClosedAttachmentsPassNothing/IPv4",
+		},
+		{
+			name: "segments that do not fit the way", file: file, tags: inKernel,
+			right: "\t\t\trule(ClampMSS{}),\n", wrong: "",
+			pkg: pkg, test: "TestSegmentsFitTheRoute/IPv6",
+		},
+	}
+}
+
+// inBorders let pods' packets in or out beside the mesh.
+func inBorders() []mistake {
+	const file, pkg = "policy/ruleset/frame.go", "./policy/nft"
+	return []mistake{
+		{
+			name: "packets in clear from the underlay", file: file, tags: inKernel,
+			right: "\t\t\t\tdrop(isIn(setCluster4, IPSource)),\n", wrong: "",
+			pkg: pkg, test: "TestPodAddressesNeverOnTheUnderlay/IPv4", says: "address came in from the underlay",
+		},
+		{
+			name: "packets in clear from the underlay, IPv6", file: file, tags: inKernel,
+			right: "\t\t\t\tdrop(isIn(setCluster6, IP6Source)),\n", wrong: "",
+			pkg: pkg, test: "TestPodAddressesNeverOnTheUnderlay/IPv6", says: "address came in from the underlay",
+		},
+		{
+			name: "packets in clear to the underlay, IPv6", file: file, tags: inKernel,
+			right: "\t\t\t\tdrop(isIn(setCluster6, IP6Destination)),\n", wrong: "",
+			pkg: pkg, test: "TestPodAddressesNeverOnTheUnderlay/IPv6", says: "packet to a remote pod left by the underlay",
+		},
+		{
+			name: "packets in clear while the mesh has no route", file: file, tags: inKernel,
+			right: `				drop(isIn(setCluster4, IPDestination)),
+				drop(isIn(setCluster6, IP6Destination)),
+				// Whatever NAT did not take for masquerading, such as a packet that belongs to no connection.
+				drop(isIn(setOwn4, IPSource), notIn(IPDestination, setNoMasq4)),
+`,
+			wrong: "", pkg: replays, test: "TestNothingLeavesInClear/route_deleted", says: "packets with pod addresses on the cable",
+		},
+		{
+			name: "packets without translation leave the cluster", file: file,
+			right: "\t\t\t\tdrop(isIn(setOwn4, IPSource), notIn(IPDestination, setNoMasq4)),\n", wrong: "",
+			pkg: "./policy/ruleset/walk", test: "TestGuards/out_without_translation",
+		},
+		{
+			name: "a process of the node speaks as another node", file: file, tags: inKernel,
+			right: "accept(in(\"lo\"), isIn(setMesh4, IPSource)),\n\t\t\t\taccept(in(\"lo\"), isIn(setMesh6, IP6Source)),", wrong: "accept(in(\"lo\")),",
+			pkg: pkg, test: "TestNodeIsOnlyItself", says: "as another node's: arrives true",
+		},
+		{
+			name: "the mesh leads through this node to others", file: file, tags: inKernel,
+			right: "accept(isIn(setOwn6, IP6Destination)),\n\t\t\tdrop(),", wrong: "accept(isIn(setOwn6, IP6Destination)),",
+			pkg: pkg, test: "TestMeshLeadsToThisNodesPodsOnly", says: "the node's address: reached true",
+		},
+		{
+			name: "a mesh device that ends with wireguard-go", file: "overlay/wireguard/userspace/tun.go", tags: inKernel,
+			right: "unix.TUNSETPERSIST, 1", wrong: "unix.TUNSETPERSIST, 0",
+			pkg: "./overlay/wireguard", test: "TestProcessRestartKeepsTheTunnel",
+		},
+	}
+}

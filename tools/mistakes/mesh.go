@@ -1,0 +1,110 @@
+package main
+
+// inMesh give a node what is another's, or leave a way for pods' packets past the mesh.
+func inMesh() []mistake {
+	const file, pkg = "overlay/compute.go", "./overlay"
+	return []mistake{
+		{
+			name: "another's pod CIDR", file: file,
+			right: "holder, taken := c.grants.holder(cidr); taken", wrong: "holder, taken := c.grants.holder(cidr); taken && false",
+			pkg: pkg, test: "TestNobodyHoldsAnothersAddress",
+		},
+		{
+			name: "a pod CIDR over the nodes' own addresses", file: file,
+			right: "addr, covers := c.grants.covered(cidr); covers", wrong: "addr, covers := c.grants.covered(cidr); covers && false",
+			pkg: pkg, test: "TestComputeProblems/CIDR_of_the_nodes'_network",
+		},
+		{
+			name: "a newcomer takes what another holds", file: file,
+			right: "a.Created.Compare(b.Created)", wrong: "b.Created.Compare(a.Created)",
+			pkg: pkg, test: "TestComputeFirstComeKeeps",
+		},
+		{
+			name: "another's key", file: file,
+			right: "holder, taken := c.keys[key]; taken", wrong: "holder, taken := c.keys[key]; taken && false",
+			pkg: pkg, test: "TestComputeProblems/key_of_another",
+		},
+		{
+			name: "this node's own key", file: file,
+			right: "if slices.Contains(c.local.Keys[:], key) {", wrong: "if false {",
+			pkg: pkg, test: "TestComputeProblems/this_node's_key",
+		},
+		{
+			name: "no way into the device for a node without a key", file: file,
+			right: "for _, cidr := range c.granted[n.Name] {\n\t\tc.addRoute", wrong: "for _, cidr := range c.granted[n.Name] {\n\t\tif _, known := c.claims[n.Name]; !known {\n\t\t\tbreak\n\t\t}\n\t\tc.addRoute",
+			pkg: pkg, test: "TestComputeRoutesAwaitTheKey",
+		},
+		{
+			name: "own addresses without a pod take the way out", file: file,
+			right: "c.mesh.Unreachable = slices.Clone(own)\n", wrong: "",
+			pkg: pkg, test: "TestComputeDualStack",
+		},
+		{
+			name: "routes of more than fits the underlay", file: file,
+			right: "MTU: c.local.routeMTU(c.outer)}", wrong: "MTU: c.local.UnderlayMTU}",
+			pkg: pkg, test: "TestComputeMTU",
+		},
+	}
+}
+
+// inPlan do the right things in the wrong order, or too early.
+func inPlan() []mistake {
+	const diff, rotation, path = "overlay/diff.go", "overlay/rotation/rotation.go", "overlay/path/size.go"
+	return []mistake{
+		{
+			name: "a peer is removed before its CIDR has another", file: diff,
+			right: "d.setPeers(On{i})\n\t\td.removePeers(On{i})", wrong: "d.removePeers(On{i})\n\t\td.setPeers(On{i})",
+			pkg: "./overlay", test: "TestPlanLeadsToTheWantedMesh",
+		},
+		{
+			name: "a route that changes is removed afterwards", file: diff,
+			right: "!slices.Contains(replaced, r.CIDR) && ", wrong: "",
+			pkg: "./overlay", test: "TestPlanLeadsToTheWantedMesh",
+		},
+		{
+			name: "a peer stays when its preshared key changes", file: diff,
+			right: "exists && p.Preshared != want.Preshared {", wrong: "false && exists && p.Preshared != want.Preshared {",
+			pkg: "./overlay", test: "TestPlanLeadsToTheWantedMesh",
+		},
+		{
+			name: "rotation breaks before it makes: a lane without a handshake", file: rotation,
+			right: "return !p.Handshake[lane].IsZero() && in.Now.Sub(p.Handshake[lane]) < fresh", wrong: "return true",
+			pkg: "./overlay/rotation", test: "TestNothingIsLostOverRotations",
+		},
+		{
+			name: "rotation breaks before it makes: nobody is waited for", file: rotation,
+			right: "if len(heldBy) > 0 || in.Now.Sub(r.since) < r.hold {", wrong: "if in.Now.Sub(r.since) < r.hold {",
+			pkg: "./overlay/rotation", test: "TestNothingIsLostOverRotations",
+		},
+		{
+			name: "one node leads all others far ahead", file: rotation,
+			right: "return all[(len(all)-1)/2]", wrong: "return all[len(all)-1]",
+			pkg: "./overlay/rotation", test: "TestOneDoesNotLeadFar",
+		},
+		{
+			name: "black holes are not looked for", file: path,
+			right: "case s.tries == enough:\n\t\ts.search(smallest, s.mtu+1)", wrong: "case s.tries == enough:\n\t\ts.rest(now)\n\t\treturn nil",
+			pkg: "./overlay/path", test: "TestBlackHoleIsFound",
+		},
+		{
+			name: "a silence is taken for a black hole", file: path,
+			right: "case s.tries == enough && !s.heard:", wrong: "case false:",
+			pkg: "./overlay/path", test: "TestSilenceSaysNothingAboutSizes",
+		},
+		{
+			name: "the mesh is not put right when its device changes", file: "cmd/kith-agent/mesher.go",
+			right: "\t\tcase <-m.device.Changed():\n", wrong: "",
+			pkg: replays, test: "TestMeshRestoredByEvent",
+		},
+		{
+			name: "the mesh is taken down while the own Node is away", file: "cmd/kith-agent/mesher.go",
+			right: "if p.Kind == overlay.OwnNodeMissing {", wrong: "if false {",
+			pkg: replays, test: "TestMeshStaysWithoutOwnNode",
+		},
+		{
+			name: "the device before the guard", file: "cmd/kith-agent/mesher.go",
+			right: "\tm.network(nodes)\n\tm.follow(nodes, members)\n", wrong: "\tdefer m.network(nodes)\n\tm.follow(nodes, members)\n",
+			pkg: replays, test: "TestGuardKnowsFirst",
+		},
+	}
+}
