@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -104,7 +105,22 @@ func TestPlanLeadsToTheWantedMesh(t *testing.T) {
 		if left := Diff(k.read(), want); !left.Empty() {
 			t.Fatalf("after\n%s\nthere is left\n%s", plan, left)
 		}
+		// What Diff does not see, it leaves: the secrets are compared without it.
+		if got := secrets(k.read()); !maps.Equal(got, secrets(want)) {
+			t.Fatalf("after\n%s\npreshared keys %v, want %v", plan, got, secrets(want))
+		}
 	}
+}
+
+// secrets are all preshared keys, by their peers.
+func secrets(m Mesh) map[string]byte {
+	out := map[string]byte{}
+	for i, lane := range m.Lanes {
+		for _, p := range lane.Peers {
+			out[fmt.Sprint(i, p.Key)] = p.Preshared[0]
+		}
+	}
+	return out
 }
 
 // kernel is what WireGuard and the routing table do with the steps.

@@ -91,7 +91,8 @@ type world struct {
 	nodes []*machine
 	mail  []letter
 	loss  float64
-	lost  int // packets
+	hasty bool // somebody asks for new keys all the time
+	lost  int  // packets
 }
 
 type claim struct {
@@ -139,6 +140,9 @@ func newWorld(t *testing.T, seed uint64, count int) *world {
 func (w *world) tick() {
 	w.now = w.now.Add(200 * time.Millisecond)
 	w.deliver()
+	if w.hasty && w.rand.IntN(20) == 0 {
+		w.nodes[w.rand.IntN(len(w.nodes))].due = true
+	}
 	for _, i := range w.rand.Perm(len(w.nodes)) {
 		if m := w.nodes[i]; !m.away {
 			w.shake(i)
@@ -311,6 +315,7 @@ func TestNothingIsLostOverRotations(t *testing.T) {
 	for seed := range uint64(40) {
 		w := newWorld(t, seed, 2+int(seed%5))
 		w.begin()
+		w.hasty = seed%2 == 1
 		for g := uint32(overlay.FirstGeneration + 1); g < overlay.FirstGeneration+8; g++ {
 			w.nodes[w.rand.IntN(len(w.nodes))].due = true
 			if w.rand.IntN(2) == 0 {

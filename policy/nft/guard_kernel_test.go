@@ -66,8 +66,8 @@ func TestPodAddressesNeverOnTheUnderlay(t *testing.T) {
 		if l.seen(l.outside.end, word, soon, func() { l.inject(from, l.toRouter(from, udpPacket(f, 1234, word))) }) {
 			t.Error("a pod's packet to a remote pod left by the underlay")
 		}
-		f.from, f.Source = l.router.end, ownNode[family]
-		if l.seen(l.outside.end, word, soon, func() { _ = l.passes(f, soon/2) }) {
+		f.from, f.Source, word = l.router.end, ownNode[family], newWord()
+		if l.seen(l.outside.end, word, soon, func() { l.sendRaw(f, udpPacket(f, 1234, word).payload) }) {
 			t.Error("the node's packet to a remote pod left by the underlay")
 		}
 	})
@@ -249,7 +249,7 @@ func TestNeighbourMessagesOfPods(t *testing.T) {
 		source netip.Addr
 		want   expected
 	}{
-		{advertisement, local, false}, {advertisement, pod.addresses[1], false}, {redirect, local, false},
+		{advertisement, local, false}, {advertisement, pod.addresses[1], false}, {redirect, local, false}, {redirect, pod.addresses[1], false},
 		{solicitation, local, true}, {solicitation, netip.IPv6Unspecified(), true}, {solicitation, l.pods[1].addresses[1], false},
 	} {
 		f := flow{from: pod.end, to: l.router.end, Flow: policy.Flow{Source: c.source, Destination: allNodes, Protocol: icmp6}}

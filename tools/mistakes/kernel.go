@@ -31,9 +31,9 @@ func inGuard() []mistake {
 			pkg:   pkg, test: "TestNeighbourMessagesOfPods", says: "ICMPv6 type 135",
 		},
 		{
-			name: "a closed attachment passes what is for it", file: file, tags: inKernel,
+			name: "a closed attachment passes what is for it", file: file,
 			right: "accept(isIn(SetOpened, OutInterface)), drop()}}", wrong: "accept(isIn(SetOpened, OutInterface))}}",
-			pkg: pkg, test: "TestClosedAttachmentsPassNothing/IPv4",
+			pkg: "./policy/ruleset/walk", test: "TestGuards/to_a_closed_veth",
 		},
 		{
 			name: "segments that do not fit the way", file: file, tags: inKernel,

@@ -58,7 +58,7 @@ func inPlan() []mistake {
 		},
 		{
 			name: "a route that changes is removed afterwards", file: diff,
-			right: "!slices.Contains(replaced, r.CIDR) && ", wrong: "",
+			right: "!slices.Contains(replaced, r.CIDR) && ", wrong: "len(replaced) >= 0 && ",
 			pkg: "./overlay", test: "TestPlanLeadsToTheWantedMesh",
 		},
 		{
@@ -73,7 +73,7 @@ func inPlan() []mistake {
 		},
 		{
 			name: "rotation breaks before it makes: nobody is waited for", file: rotation,
-			right: "if len(heldBy) > 0 || in.Now.Sub(r.since) < r.hold {", wrong: "if in.Now.Sub(r.since) < r.hold {",
+			right: "if r.held(in, d.HeldBy) {", wrong: "if r.held(in, nil) {",
 			pkg: "./overlay/rotation", test: "TestNothingIsLostOverRotations",
 		},
 		{
@@ -88,7 +88,7 @@ func inPlan() []mistake {
 		},
 		{
 			name: "a silence is taken for a black hole", file: path,
-			right: "case s.tries == enough && !s.heard:", wrong: "case false:",
+			right: "case len(s.asked) > 0 && !s.heard:", wrong: "case false:",
 			pkg: "./overlay/path", test: "TestSilenceSaysNothingAboutSizes",
 		},
 		{
@@ -98,7 +98,7 @@ func inPlan() []mistake {
 		},
 		{
 			name: "the mesh is taken down while the own Node is away", file: "cmd/kith-agent/mesher.go",
-			right: "if p.Kind == overlay.OwnNodeMissing {", wrong: "if false {",
+			right: "if p.Kind == overlay.OwnNodeMissing {", wrong: "if p.Kind == overlay.OwnNodeMissing && false {",
 			pkg: replays, test: "TestMeshStaysWithoutOwnNode",
 		},
 		{
