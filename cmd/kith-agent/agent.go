@@ -143,7 +143,7 @@ func (a *agent) openNode(procSys string) error {
 	if err := os.Chmod(a.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("close state folder to others: %w", err)
 	}
-	if a.keys, err = wireguard.LoadKeys(a.cfg.StateDir); err != nil {
+	if a.keys, err = wireguard.LoadKeys(a.folder.File(wireguard.KeyFile)); err != nil {
 		return err
 	}
 	if a.speaker, err = newSpeaker(a.log, a.node, a.folder, a.keys.Prover); err != nil {

@@ -59,7 +59,7 @@ func laneNetwork(t *testing.T, willing ...bool) []*laneNode {
 			Name: name, UID: "uid-" + name, PodCIDRs: prefixes(fmt.Sprintf("10.244.%d.0/24", i+1)), InternalIPs: addrs(fmt.Sprintf("192.0.2.%d", i+1)),
 			SigningKey: overlay.SigningKey(public).String(),
 		}
-		keys, err := wireguard.LoadKeys(t.TempDir())
+		keys, err := wireguard.LoadKeys(disk.Folder(t.TempDir()).File(wireguard.KeyFile))
 		if err != nil {
 			t.Fatal(err)
 		}

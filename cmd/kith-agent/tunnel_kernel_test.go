@@ -23,6 +23,7 @@ import (
 	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/cni/veth"
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/disk"
 	"github.com/kithnet/kith/overlay/wireguard"
 	"github.com/kithnet/kith/policy/nft"
 	"github.com/kithnet/kith/policy/ruleset"
@@ -128,7 +129,7 @@ func (t *tunnel) newNode(number int) *tunnelNode {
 		}
 	}
 	var err error
-	n.keys, err = wireguard.LoadKeys(t.TempDir())
+	n.keys, err = wireguard.LoadKeys(disk.Folder(t.TempDir()).File(wireguard.KeyFile))
 	mustDo(t.TB, "make keys", err)
 	n.api = overlay.Node{
 		Name:        fmt.Sprintf("node%d", number),

@@ -11,7 +11,7 @@
 //   - The signing key never shows itself.
 //
 // Out of scope: whether what was remembered is still true (claims are verified
-// again), and WireGuard's private keys.
+// again), and what others keep in a File: WireGuard's private keys.
 package disk
 
 import (
@@ -21,8 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/kithnet/kith/overlay"
 )
@@ -79,7 +77,7 @@ func header(name string, body []byte) []byte {
 func (f Folder) save(name string, v any) error {
 	body, err := json.Marshal(v)
 	if err == nil {
-		err = write(filepath.Join(string(f), name), append(header(name, body), body...))
+		err = f.File(name).Write(append(header(name, body), body...))
 	}
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", name, err)
@@ -88,8 +86,8 @@ func (f Folder) save(name string, v any) error {
 }
 
 func (f Folder) load(name string, v any) error {
-	path := filepath.Join(string(f), name)
-	text, err := os.ReadFile(path)
+	file := f.File(name)
+	text, err := file.Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -98,37 +96,13 @@ func (f Folder) load(name string, v any) error {
 	}
 	first, body, _ := bytes.Cut(text, []byte("\n"))
 	if want := fmt.Appendf(nil, "kith %s %d ", name, version); !bytes.HasPrefix(first, want) {
-		return fmt.Errorf("%s %w: it does not begin with %q", path, ErrRefused, want)
+		return fmt.Errorf("%s %w: it does not begin with %q", file, ErrRefused, want)
 	}
 	if !bytes.Equal(append(first, '\n'), header(name, body)) {
-		return fmt.Errorf("%s %w: its checksum is wrong: it was cut or changed", path, ErrRefused)
+		return fmt.Errorf("%s %w: its checksum is wrong: it was cut or changed", file, ErrRefused)
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("%s %w: %v", path, ErrRefused, err)
+		return fmt.Errorf("%s %w: %v", file, ErrRefused, err)
 	}
 	return nil
-}
-
-func write(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(dir, filepath.Base(path)+".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

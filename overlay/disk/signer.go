@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/kithnet/kith/overlay"
@@ -46,29 +44,26 @@ func (s Signer) Sign(message []byte) overlay.Signature {
 // cannot be read is an error: nobody would believe this node under a new key until
 // its Node object bears that one.
 func (f Folder) LoadSigner() (Signer, error) {
-	path := filepath.Join(string(f), signerFile)
-	text, err := os.ReadFile(path)
+	file := f.File(signerFile)
+	text, err := file.Read()
 	if errors.Is(err, fs.ErrNotExist) {
-		return makeSigner(path)
+		return makeSigner(file)
 	}
 	if err != nil {
 		return Signer{}, fmt.Errorf("read signing key: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return Signer{}, fmt.Errorf("close signing key to others: %w", err)
-	}
 	seed, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSpace(string(text)))
 	if err != nil || len(seed) != ed25519.SeedSize || [ed25519.SeedSize]byte(seed) == [ed25519.SeedSize]byte{} {
 		// The cause would quote the file.
-		return Signer{}, fmt.Errorf("read signing key: %s does not hold %d bytes in base64", path, ed25519.SeedSize)
+		return Signer{}, fmt.Errorf("read signing key: %s does not hold %d bytes in base64", file, ed25519.SeedSize)
 	}
 	return Signer{seed: [ed25519.SeedSize]byte(seed)}, nil
 }
 
-func makeSigner(path string) (Signer, error) {
+func makeSigner(file File) (Signer, error) {
 	var s Signer
 	rand.Read(s.seed[:])
-	if err := write(path, []byte(base64.StdEncoding.EncodeToString(s.seed[:])+"\n")); err != nil {
+	if err := file.Write([]byte(base64.StdEncoding.EncodeToString(s.seed[:]) + "\n")); err != nil {
 		return Signer{}, fmt.Errorf("write signing key: %w", err)
 	}
 	return s, nil

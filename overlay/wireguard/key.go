@@ -7,8 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,13 +57,24 @@ func (PrivateKey) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
 // LogValue keeps the key out of structured logs.
 func (PrivateKey) LogValue() slog.Value { return slog.StringValue(hidden) }
 
-const keyFile = "wireguard.keys"
+// KeyFile is the name of the file that the keys are kept in.
+const KeyFile = "wireguard.keys"
+
+// Store is where the keys are kept: closed to others, and written whole or not at
+// all, also over a crash.
+type Store interface {
+	fmt.Stringer
+	// Read returns fs.ErrNotExist before the first Write.
+	Read() ([]byte, error)
+	Write([]byte) error
+	Written() (time.Time, error)
+}
 
 // Keyring is this node's keys, one for each lane, and their generation: lane
 // generation % 2 has keys of that generation, the other those of the one before.
 // They are kept on disk; a key that was renewed is gone from there.
 type Keyring struct {
-	path string
+	store Store
 
 	mu         sync.Mutex
 	generation uint32
@@ -80,11 +89,11 @@ func (*Keyring) LogValue() slog.Value { return slog.StringValue(hidden) }
 
 // Rotated is when the keys last changed.
 func (k *Keyring) Rotated() (time.Time, error) {
-	info, err := os.Stat(k.path)
+	at, err := k.store.Written()
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read age of WireGuard keys: %w", err)
 	}
-	return info.ModTime(), nil
+	return at, nil
 }
 
 // Public returns the public halves and their generation.
@@ -141,34 +150,30 @@ func (k *Keyring) Renew() error {
 	return k.replace(next, keys)
 }
 
-// replace writes the keys whole or not at all, also over a crash, and takes them.
+// replace keeps the keys, and takes them.
 func (k *Keyring) replace(generation uint32, keys [overlay.Lanes]PrivateKey) error {
 	text := fmt.Sprintf("%d\n%s\n%s\n", generation, keys[0].seed, keys[1].seed)
-	if err := writeFile(k.path, []byte(text)); err != nil {
+	if err := k.store.Write([]byte(text)); err != nil {
 		return fmt.Errorf("write WireGuard keys: %w", err)
 	}
 	k.generation, k.keys = generation, keys
 	return nil
 }
 
-// LoadKeys returns the keys kept in the state folder, and makes them at first start.
-// A key file that cannot be read is an error: new keys in its place would cut this
+// LoadKeys returns the keys that are kept, and makes them at first start. A file that cannot be read is an error: new keys in its place would cut this
 // node off until every other node knows them.
-func LoadKeys(stateDir string) (*Keyring, error) {
-	k := &Keyring{path: filepath.Join(stateDir, keyFile)}
-	text, err := os.ReadFile(k.path)
+func LoadKeys(store Store) (*Keyring, error) {
+	k := &Keyring{store: store}
+	text, err := store.Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return k, k.first()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read WireGuard keys: %w", err)
 	}
-	if err := os.Chmod(k.path, 0o600); err != nil {
-		return nil, fmt.Errorf("close WireGuard keys to others: %w", err)
-	}
 	if !k.parse(string(text)) {
 		// The cause would quote the file.
-		return nil, fmt.Errorf("read WireGuard keys: %s does not hold a generation and two keys of 32 bytes in base64", k.path)
+		return nil, fmt.Errorf("read WireGuard keys: %s does not hold a generation and two keys of 32 bytes in base64", store)
 	}
 	return k, nil
 }
@@ -202,32 +207,4 @@ func (k *Keyring) parse(text string) bool {
 		k.keys[i] = PrivateKey{seed: seed}
 	}
 	return k.keys[0] != k.keys[1]
-}
-
-func writeFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(dir, filepath.Base(path)+".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

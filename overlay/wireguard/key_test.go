@@ -12,15 +12,16 @@ import (
 	"testing"
 
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/disk"
 )
 
 func TestKeyIsMadeOnceAndKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	first, err := LoadKeys(dir)
+	first, err := LoadKeys(disk.Folder(dir).File(KeyFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, keyFile)
+	path := filepath.Join(dir, KeyFile)
 	for name, want := range map[string]fs.FileMode{dir: 0o700, path: 0o600} {
 		info, err := os.Stat(name)
 		if err != nil || info.Mode().Perm() != want {
@@ -30,7 +31,7 @@ func TestKeyIsMadeOnceAndKept(t *testing.T) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	second, err := LoadKeys(dir)
+	second, err := LoadKeys(disk.Folder(dir).File(KeyFile))
 	if err != nil || !sameKeys(first, second) {
 		t.Errorf("the key changed at the second start (%v)", err)
 	}
@@ -50,7 +51,7 @@ func sameKeys(a, b *Keyring) bool {
 
 func TestRenewedKeysOutliveTheProcess(t *testing.T) {
 	dir := t.TempDir()
-	ring, err := LoadKeys(dir)
+	ring, err := LoadKeys(disk.Folder(dir).File(KeyFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,7 @@ func TestRenewedKeysOutliveTheProcess(t *testing.T) {
 		if got := [overlay.Lanes]bool{after[0] != before[0], after[1] != before[1]}; got != step.changed || generation != step.generation {
 			t.Errorf("generation %d, keys changed: %v; want %d, %v", generation, got, step.generation, step.changed)
 		}
-		if again, err := LoadKeys(dir); err != nil || !sameKeys(ring, again) {
+		if again, err := LoadKeys(disk.Folder(dir).File(KeyFile)); err != nil || !sameKeys(ring, again) {
 			t.Errorf("generation %d is not kept: %v", generation, err)
 		}
 		if _, ok := ring.find(before[generation%overlay.Lanes]); ok == step.changed[generation%overlay.Lanes] {
@@ -93,11 +94,11 @@ func TestBrokenKeyIsNotReplaced(t *testing.T) {
 		"torn":  "0\n" + strings.Repeat("B", 42) + "E=\n",
 	} {
 		dir := t.TempDir()
-		path := filepath.Join(dir, keyFile)
+		path := filepath.Join(dir, KeyFile)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := LoadKeys(dir)
+		_, err := LoadKeys(disk.Folder(dir).File(KeyFile))
 		if err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: error %v does not name the file", name, err)
 		}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/disk"
 	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
 )
@@ -135,7 +136,7 @@ type node struct {
 // addNode plugs a node with the underlay address 172.31.0.N or fd00:31::N in.
 func (l *lab) addNode(family overlay.Family) *node {
 	l.tb.Helper()
-	keys, err := wireguard.LoadKeys(l.tb.TempDir())
+	keys, err := wireguard.LoadKeys(disk.Folder(l.tb.TempDir()).File(wireguard.KeyFile))
 	if err != nil {
 		l.tb.Fatal(err)
 	}

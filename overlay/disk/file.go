@@ -1,0 +1,64 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// File is one file of the state folder, by its path. It is closed to others, and
+// written whole or not at all, also over a crash.
+type File string
+
+// File names a file of the folder.
+func (f Folder) File(name string) File { return File(filepath.Join(string(f), name)) }
+
+func (f File) String() string { return string(f) }
+
+// Read returns what is in the file. One that was open to others is closed to them.
+func (f File) Read() ([]byte, error) {
+	data, err := os.ReadFile(string(f))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(string(f), 0o600); err != nil {
+		return nil, fmt.Errorf("close to others: %w", err)
+	}
+	return data, nil
+}
+
+// Written is when the file was last written.
+func (f File) Written() (time.Time, error) {
+	info, err := os.Stat(string(f))
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
+
+// Write replaces the file.
+func (f File) Write(data []byte) error {
+	dir := filepath.Dir(string(f))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(dir, filepath.Base(string(f))+".tmp-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), string(f)); err != nil {
+		return err
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
