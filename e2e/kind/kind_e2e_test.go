@@ -31,11 +31,13 @@ func TestKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	deploy := filepath.Join(filepath.Dir(builder.Module), "deploy")
-	t.Cleanup(func() {
+	down := func() {
 		if err := kind.Down(context.Background(), builder, name); err != nil {
 			t.Errorf("take the cluster down: %v", err)
 		}
-	})
+	}
+	down() // what a test that was killed has left
+	t.Cleanup(down)
 	cluster, err := kind.Up(ctx, builder, name, filepath.Join(deploy, "kind", "dual-stack.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -12,14 +12,15 @@ import (
 // epoch is where datagrams count their time from: the monotonic clock of this process.
 var epoch = time.Now()
 
-// Flow is a datagram a millisecond from one pod to another.
+// Flow is a datagram a millisecond from one pod to another, or a record a millisecond on a TCP connection.
 type Flow struct {
 	From, To *End
 
-	lab    *Lab
-	id     uint32
-	socket int
-	target unix.Sockaddr
+	lab      *Lab
+	id       uint32
+	socket   int
+	accepted int           // the receiver's end of a connection, 0 for datagrams
+	target   unix.Sockaddr // nil on a connection
 
 	mu   sync.Mutex
 	seen Count
@@ -42,14 +43,68 @@ func (f *Flow) String() string {
 // send does not care for errors: before its routes are there, a pod can send nothing, and that is as denied.
 func (f *Flow) send() {
 	now := time.Now()
-	var datagram [12]byte
+	var datagram [recordSize]byte
 	binary.BigEndian.PutUint32(datagram[:], f.id)
 	binary.BigEndian.PutUint64(datagram[4:], uint64(now.Sub(epoch)))
 	f.mu.Lock()
 	f.seen.Sent++
 	f.mu.Unlock()
+	if f.target == nil {
+		_ = unix.Send(f.socket, datagram[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return
+	}
 	_ = unix.Sendto(f.socket, datagram[:], unix.MSG_DONTWAIT, f.target)
 }
+
+// connect opens the flow's connection. A record that TCP sends again counts as sent when it was written first.
+func (f *Flow) connect() error {
+	listener, err := f.To.socket(unix.SOCK_STREAM, f.port())
+	if err != nil {
+		return err
+	}
+	defer unix.Close(listener)
+	if err := unix.Listen(listener, 1); err != nil {
+		return err
+	}
+	if f.socket, err = f.From.socket(unix.SOCK_STREAM, f.port()); err != nil {
+		return err
+	}
+	for _, option := range []struct{ level, name int }{{unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.IPPROTO_TCP, unix.TCP_SYNCNT}} {
+		if err := unix.SetsockoptInt(f.socket, option.level, option.name, 1); err != nil {
+			return err
+		}
+	}
+	if err := unix.Connect(f.socket, sockaddr(f.To.Address, f.port())); err != nil {
+		return err
+	}
+	if f.accepted, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC); err != nil {
+		return err
+	}
+	go f.read()
+	return nil
+}
+
+// read takes the connection's records until it ends.
+func (f *Flow) read() {
+	defer unix.Close(f.accepted)
+	var record [recordSize]byte
+	for filled := 0; ; {
+		n, err := unix.Read(f.accepted, record[filled:])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 {
+			return
+		}
+		if filled += n; filled == recordSize {
+			filled = 0
+			f.deliver(time.Duration(binary.BigEndian.Uint64(record[4:])), time.Now())
+		}
+	}
+}
+
+// port is the flow's own.
+func (f *Flow) port() uint16 { return uint16(firstPort + f.id%flowPorts) }
 
 func (f *Flow) deliver(sent time.Duration, now time.Time) {
 	at := epoch.Add(sent)
@@ -89,5 +144,8 @@ func (f *Flow) Stop() {
 		return
 	}
 	delete(f.lab.flows, f.id)
+	if f.accepted > 0 {
+		_ = unix.Shutdown(f.accepted, unix.SHUT_RDWR)
+	}
 	unix.Close(f.socket)
 }

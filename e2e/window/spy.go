@@ -14,10 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Spy tells of every pod that starts on a node, when it has its address, which is before its interface opens. root is
-// the node's root folder as this process sees it.
-func Spy(ctx context.Context, node, root string, found func(*End)) error {
-	dir := filepath.Join(root, "run", "netns")
+// Site is where pods are looked for: a node, its root folder as this process sees it, and the family of addresses that
+// their flows use (unix.AF_INET or unix.AF_INET6).
+type Site struct {
+	Node, Root string
+	Family     int
+}
+
+// Spy tells of every pod that starts on a node, when it has its address, which is before its interface opens.
+func Spy(ctx context.Context, s Site, found func(*End)) error {
+	dir := filepath.Join(s.Root, "run", "netns")
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
@@ -37,7 +43,7 @@ func Spy(ctx context.Context, node, root string, found func(*End)) error {
 			}
 			known[e.Name()] = true
 			go func() {
-				if e := meet(ctx, node, filepath.Join(dir, e.Name())); e != nil {
+				if e := meet(ctx, s, filepath.Join(dir, e.Name())); e != nil {
 					found(e)
 				}
 			}()
@@ -57,8 +63,8 @@ func Spy(ctx context.Context, node, root string, found func(*End)) error {
 }
 
 // meet listens in a namespace and returns when it has an address; nil when it goes before.
-func meet(ctx context.Context, node, path string) *End {
-	e := &End{Node: node, path: path, Found: time.Now()}
+func meet(ctx context.Context, s Site, path string) *End {
+	e := &End{Node: s.Node, path: path, Found: time.Now()}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if !until(ctx, func() bool { return e.open() }) {
@@ -69,7 +75,7 @@ func meet(ctx context.Context, node, path string) *End {
 		return nil
 	}
 	defer handle.Close()
-	if e.listen() != nil || !until(ctx, func() bool { e.Address = address(handle); return e.Address.IsValid() || e.gone() }) || e.gone() {
+	if e.listen() != nil || !until(ctx, func() bool { e.Address = address(handle, s.Family); return e.Address.IsValid() || e.gone() }) || e.gone() {
 		return nil
 	}
 	e.Born = time.Now()
@@ -92,7 +98,7 @@ func (e *End) gone() bool {
 	return err != nil
 }
 
-func address(h *netlink.Handle) netip.Addr {
+func address(h *netlink.Handle, family int) netip.Addr {
 	links, err := h.LinkList()
 	if err != nil {
 		return netip.Addr{}
@@ -101,7 +107,7 @@ func address(h *netlink.Handle) netip.Addr {
 		if l.Attrs().Name != "eth0" {
 			continue
 		}
-		all, _ := h.AddrList(l, netlink.FAMILY_ALL)
+		all, _ := h.AddrList(l, family)
 		for _, a := range all {
 			if addr, ok := netip.AddrFromSlice(a.IP); ok && addr.Unmap().IsGlobalUnicast() {
 				return addr.Unmap()
@@ -124,8 +130,8 @@ func until(ctx context.Context, ok func() bool) bool {
 	return true
 }
 
-// Attached is when ADD returned for each pod of a namespace, as the agents' logs say: the last thing an agent does
-// before it answers the runtime is to write that line.
+// Attached is when ADD returned, the first time, for each pod of a namespace, as the agents' logs say: the last thing an
+// agent does before it answers the runtime is to write that line.
 func Attached(root, namespace string) (map[string]time.Time, error) {
 	files, err := filepath.Glob(filepath.Join(root, "var/log/pods/kith-system_kith-*/agent/*.log"))
 	if err != nil {
@@ -143,11 +149,15 @@ func Attached(root, namespace string) (map[string]time.Time, error) {
 				continue
 			}
 			pod, _, _ = strings.Cut(pod, " ")
-			when, err := time.Parse(time.RFC3339Nano, strings.Fields(line)[0])
+			_, written, _ := strings.Cut(line, " time=")
+			written, _, _ = strings.Cut(written, " ")
+			when, err := time.Parse(time.RFC3339Nano, written)
 			if err != nil {
 				return nil, fmt.Errorf("read agent's log: %w", err)
 			}
-			at[pod] = when
+			if _, again := at[pod]; !again {
+				at[pod] = when
+			}
 		}
 	}
 	return at, nil
