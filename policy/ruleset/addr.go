@@ -143,19 +143,18 @@ func protocolsOf(boxes []box) []uint8 {
 }
 
 // slabs cuts boxes of one protocol and family at every address at which one of them begins or ends, and joins the
-// ports within each slab, then neighbouring slabs with the same ports.
+// ports within each slab, then neighbouring slabs with the same ports. It sorts boxes.
 func slabs(boxes []box) []box {
-	var out []box
+	slices.SortFunc(boxes, func(a, b box) int { return a.addr.from.Compare(b.addr.from) })
+	var out, open []box // open: those that the slab at hand is within
 	var last []portRange
 	first := 0 // in out: where the last slab begins
 	for _, r := range cuts(boxes) {
-		var ports []portRange
-		for _, b := range boxes {
-			if b.addr.contains(r.from) {
-				ports = append(ports, b.port)
-			}
+		open = slices.DeleteFunc(open, func(b box) bool { return b.addr.to.Less(r.from) })
+		for len(boxes) > 0 && boxes[0].addr.from == r.from {
+			open, boxes = append(open, boxes[0]), boxes[1:]
 		}
-		ports = mergePorts(ports)
+		ports := portsOf(open)
 		if len(ports) > 0 && slices.Equal(ports, last) && touches(out[first].addr, r) {
 			for i := first; i < len(out); i++ {
 				out[i].addr.to = r.to
@@ -168,6 +167,14 @@ func slabs(boxes []box) []box {
 		}
 	}
 	return out
+}
+
+func portsOf(boxes []box) []portRange {
+	ports := make([]portRange, len(boxes))
+	for i, b := range boxes {
+		ports[i] = b.port
+	}
+	return mergePorts(ports)
 }
 
 // cuts is the ranges between the addresses at which boxes begin and end.
