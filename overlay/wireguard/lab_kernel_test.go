@@ -226,6 +226,17 @@ func addAddr(tb testing.TB, device string, p netip.Prefix) {
 	}
 }
 
+func removeAddr(tb testing.TB, device string, a netip.Addr) {
+	tb.Helper()
+	link, err := netlink.LinkByName(device)
+	if err == nil {
+		err = netlink.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}})
+	}
+	if err != nil {
+		tb.Errorf("remove %s from %s: %v", a, device, err)
+	}
+}
+
 // startProcess runs wireguard-go in the node's namespace, where the mode asks it.
 func (n *node) startProcess() {
 	if n.lab.mode != wireguard.Userspace {
