@@ -124,6 +124,22 @@ func startEnforcer(t *testing.T, table *memoryTable) (*enforcer, chan struct{}) 
 	return e, foreign
 }
 
+// TestNodeIsClosedFirstAndStaysSo holds that an agent which only starts and ends leaves a closed node, and that the next
+// one which does so changes nothing.
+func TestNodeIsClosedFirstAndStaysSo(t *testing.T) {
+	ended, end := context.WithCancel(t.Context())
+	end()
+	table := &memoryTable{}
+	for range 2 {
+		if err := newEnforcer(slog.New(slog.DiscardHandler), table).run(ended); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(ruleset.NewCompiler().Ruleset().String(), table.have.String()); diff != "" || table.count() != 1 {
+			t.Errorf("%d writes, table (-want +got):\n%s", table.count(), diff)
+		}
+	}
+}
+
 // TestADDWaitsForPolicy holds that an attachment opens only when its pod is known and its policy is in the table.
 func TestADDWaitsForPolicy(t *testing.T) {
 	table := &memoryTable{}

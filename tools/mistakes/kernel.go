@@ -87,6 +87,26 @@ func inBorders() []mistake {
 			pkg: pkg, test: "TestMeshLeadsToThisNodesPodsOnly", says: "the node's address: reached true",
 		},
 		{
+			name: "a node that is open until its agent knows all", file: "cmd/kith-agent/enforcer.go",
+			right: "if err := e.table.Apply(ctx, ruleset.Diff(have, e.found)); err != nil {\n\t\treturn fmt.Errorf(\"write closed", wrong: "if err := ctx.Err(); err != nil && false {\n\t\treturn fmt.Errorf(\"write closed",
+			pkg: replays, test: "TestNodeIsClosedFirstAndStaysSo",
+		},
+		{
+			name: "an agent that takes the guard with it when it ends", file: "cmd/kith-agent/enforcer.go",
+			right: "case <-ctx.Done():\n\t\t\treturn nil\n\t\tcase u := <-e.updates:", wrong: "case <-ctx.Done():\n\t\t\treturn e.table.Apply(ctx, ruleset.Diff(e.found, ruleset.Ruleset{}))\n\t\tcase u := <-e.updates:",
+			pkg: replays, test: "TestNodeIsClosedFirstAndStaysSo",
+		},
+		{
+			name: "neighbours that pods can change", file: "cni/veth/objects.go", tags: inKernel,
+			right: "netlink.NUD_PERMANENT", wrong: "netlink.NUD_REACHABLE",
+			pkg: "./cni/veth", test: "TestForgedNeighboursChangeNothing",
+		},
+		{
+			name: "a preshared key that the device does not get", file: "overlay/wireguard/peers.go", tags: inKernel,
+			right: "config.PresharedKey = &preshared", wrong: "_ = preshared",
+			pkg: "./overlay/wireguard", test: "TestPresharedKeyIsOfBoth",
+		},
+		{
 			name: "a mesh device that ends with wireguard-go", file: "overlay/wireguard/userspace/tun.go", tags: inKernel,
 			right: "unix.TUNSETPERSIST, 1", wrong: "unix.TUNSETPERSIST, 0",
 			pkg: "./overlay/wireguard", test: "TestProcessRestartKeepsTheTunnel",

@@ -102,6 +102,11 @@ func inPlan() []mistake {
 			pkg: replays, test: "TestMeshStaysWithoutOwnNode",
 		},
 		{
+			name: "routes wider than the way", file: "cmd/kith-agent/mesher.go",
+			right: "want.Within(m.ways.MTUs(), have.Routes))", wrong: "want)",
+			pkg: replays, test: "TestRoutesFollowTheWays",
+		},
+		{
 			name: "the device before the guard", file: "cmd/kith-agent/mesher.go",
 			right: "\tm.network(nodes)\n\tm.follow(nodes, members)\n", wrong: "\tdefer m.network(nodes)\n\tm.follow(nodes, members)\n",
 			pkg: replays, test: "TestGuardKnowsFirst",
