@@ -58,7 +58,7 @@ func inOldClaims() []mistake {
 		},
 		{
 			name: "a flood of records under one name", file: "overlay/ledger.go",
-			right: "if !a.budget.take(now) || !l.budget.take(now) {", wrong: "if !l.budget.take(now) {",
+			right: "if !a.budget.Take(now) || !l.budget.Take(now) {", wrong: "if !l.budget.Take(now) {",
 			pkg: pkg, test: "TestFloodIsBounded",
 		},
 		{

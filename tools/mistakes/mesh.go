@@ -91,6 +91,12 @@ func inPlan() []mistake {
 			right: "case len(s.asked) > 0 && !s.heard:", wrong: "case false:",
 			pkg: "./overlay/path", test: "TestSilenceSaysNothingAboutSizes",
 		},
+	}
+}
+
+// inMesher are an agent's that has all it needs and does not use it.
+func inMesher() []mistake {
+	return []mistake{
 		{
 			name: "the mesh is not put right when its device changes", file: "cmd/kith-agent/mesher.go",
 			right: "\t\tcase <-m.device.Changed():\n", wrong: "",
