@@ -1,6 +1,6 @@
 package main
 
-// inGuard take out a part of the guard that holds whatever the policies are. That one is missed, the kernel shows.
+// inGuard take out a part of the guard that holds whatever the policies are. The kernel shows that it is missed.
 func inGuard() []mistake {
 	const file, pkg = "policy/ruleset/frame.go", "./policy/nft"
 	return []mistake{
@@ -86,6 +86,12 @@ func inBorders() []mistake {
 			right: "accept(isIn(setOwn6, IP6Destination)),\n\t\t\tdrop(),", wrong: "accept(isIn(setOwn6, IP6Destination)),",
 			pkg: pkg, test: "TestMeshLeadsToThisNodesPodsOnly", says: "the node's address: reached true",
 		},
+	}
+}
+
+// inLives are about what is there before an agent, after it, and beside it.
+func inLives() []mistake {
+	return []mistake{
 		{
 			name: "a node that is open until its agent knows all", file: "cmd/kith-agent/enforcer.go",
 			right: "if err := e.table.Apply(ctx, ruleset.Diff(have, e.found)); err != nil {\n\t\treturn fmt.Errorf(\"write closed", wrong: "if err := ctx.Err(); err != nil && false {\n\t\treturn fmt.Errorf(\"write closed",
