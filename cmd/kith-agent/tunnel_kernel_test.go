@@ -178,7 +178,7 @@ func (t *tunnel) startProcess(n *tunnelNode) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build kith-wireguard: %v: %s", err, out)
 	}
-	cmd := exec.Command(program, "-devices", n.names[0]+","+n.names[1], "-wireguard", string(wireguard.Userspace))
+	cmd := exec.Command(program, "-devices", n.names[0]+","+n.names[1], "-carry")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	mustDo(t.TB, "start kith-wireguard", n.do(cmd.Start))
 	n.process = cmd.Process.Pid

@@ -1,6 +1,7 @@
 // Command kith-wireguard carries the mesh's devices on nodes whose kernel has no
 // WireGuard. It is a process of its own so that a restart of the agent does not
-// cut the tunnel. Where the kernel has WireGuard it waits, idle.
+// cut the tunnel. Where the kernel has WireGuard it waits, idle; else it supervises
+// the process that does the work, and starts it again at once when it ends.
 package main
 
 import (
@@ -27,6 +28,7 @@ func main() {
 	devices := flag.String("devices", "kith0,kith1", "names of the mesh's devices")
 	file := flag.String("config", "", "the agent's configuration `file`, which says who carries WireGuard")
 	mode := flag.String("wireguard", os.Getenv("KITH_WIREGUARD"), "auto, kernel or userspace; overrides the file")
+	carry := flag.Bool("carry", false, "carry the devices in this process, supervised by another")
 	verbose := flag.Bool("verbose", false, "log every handshake")
 	flag.Parse()
 	level := slog.LevelInfo
@@ -36,43 +38,58 @@ func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	word, err := implementation(*mode, *file)
-	if err == nil {
-		err = run(ctx, strings.Split(*devices, ","), word, log)
-	}
+	err := run(ctx, options{strings.Split(*devices, ","), *mode, *file, *carry}, log)
 	if err != nil {
 		log.Error("cannot carry the mesh's devices", "error", err)
 		os.Exit(1)
 	}
 }
 
-// implementation is the word given, else the file's, else none.
-func implementation(word, file string) (string, error) {
-	if word != "" || file == "" {
-		return word, nil
-	}
-	cfg, err := config.Load(file)
-	return string(cfg.WireGuard.Implementation), err
+type options struct {
+	devices    []string
+	mode, file string
+	carry      bool
 }
 
-func run(ctx context.Context, devices []string, word string, log *slog.Logger) error {
-	mode, err := wireguard.ParseMode(word)
+func run(ctx context.Context, o options, log *slog.Logger) error {
+	if o.carry {
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(memoryLimit)
+		}
+		userspace.Run(ctx, o.devices, log)
+		return nil
+	}
+	mode, err := implementation(o.mode, o.file)
 	if err != nil {
 		return err
 	}
-	if mode == wireguard.Auto {
-		if mode, err = wireguard.Probe(); err != nil {
-			return fmt.Errorf("choose who carries WireGuard: %w", err)
-		}
-	}
 	if mode == wireguard.Kernel {
-		log.Info("the kernel carries WireGuard: idle", "devices", devices)
+		log.Info("the kernel carries WireGuard: idle", "devices", o.devices)
 		<-ctx.Done()
 		return nil
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+	carrier, err := itself()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
 	}
-	userspace.Run(ctx, devices, log)
+	supervise(ctx, carrier, log)
 	return nil
+}
+
+// implementation is by the word given, else the file's, else what the kernel has.
+func implementation(word, file string) (wireguard.Mode, error) {
+	if word == "" && file != "" {
+		cfg, err := config.Load(file)
+		if err != nil {
+			return wireguard.Auto, err
+		}
+		word = string(cfg.WireGuard.Implementation)
+	}
+	mode, err := wireguard.ParseMode(word)
+	if err == nil && mode == wireguard.Auto {
+		if mode, err = wireguard.Probe(); err != nil {
+			err = fmt.Errorf("choose who carries WireGuard: %w", err)
+		}
+	}
+	return mode, err
 }
