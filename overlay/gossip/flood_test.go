@@ -122,8 +122,8 @@ func TestAllIsCounted(t *testing.T) {
 	t.Logf("%d sent; refused %v; unheard %v", sent, a.ledger.Refused(), a.Unheard())
 }
 
-// TestWhatEndsTheProcessStaysOut holds that messages which memberlist does not survive, though they bear the cluster's
-// key, do not get to it, nor does what is no message at all.
+// TestWhatEndsTheProcessStaysOut holds that messages which memberlist does not survive, or not in bounded time and
+// memory, do not get to it, though they bear the cluster's key; nor does what is no message at all.
 func TestWhatEndsTheProcessStaysOut(t *testing.T) {
 	t.Parallel()
 	c := newClique(t, 41)
@@ -132,20 +132,35 @@ func TestWhatEndsTheProcessStaysOut(t *testing.T) {
 	c.allSee("ab")
 	padded := sealedWith(t, secret('s'), bytes.Repeat([]byte{0xff}, 20)) // version 0: the last byte says how much to cut off
 	padded[0] = 0
-	flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return padded }, 10)
-	flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return nil }, 10)
-	flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return make([]byte, maxPacket+1) }, 10)
+	for _, packet := range [][]byte{padded, nil, make([]byte, maxPacket+1), []byte("hello")} {
+		flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return packet }, 10)
+	}
+	unreadable := [][]byte{
+		{}, {9, 1}, {compoundLetter}, {compoundLetter, 2, 0, 1}, {compoundLetter, 1, 0, 1, compoundLetter}, {compoundLetter, 1, 0, 0},
+		{stateLetter}, {checkedLetter, 0, 0, 0, 0, compoundLetter},
+	}
+	for _, text := range unreadable {
+		packet := sealedWith(t, secret('s'), text)
+		flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return packet }, 10)
+	}
 	becomes(t, "packets are counted", func() bool {
-		return a.Strangers() >= 10 && a.dropped(netip.Addr{}, PacketSize) >= 20
+		// An empty text is shorter than any message, and so a stranger's.
+		return a.Strangers() >= 30 && a.dropped(netip.Addr{}, PacketSize) >= 20 && a.dropped(netip.Addr{}, Unreadable) >= 70
 	})
-	before := a.Strangers()
-	empty := sealedStreamOf(t, nil)
-	for _, bytes := range [][]byte{empty, {sealedStream, 0xff, 0xff, 0xff, 0xff, 1}, {244, 1, 'x'}, []byte("GET / HTTP/1.1\r\n\r\n")} {
+	strangers, refused := a.Strangers(), a.dropped(netip.Addr{}, Unreadable)
+	many := []byte("\x86\x83\xa5Nodes\xce\x00\x10\x00\x00\xacUserStateLen\x00\xa4Join\xc2")
+	many[0] = stateLetter
+	for _, said := range [][]byte{
+		sealedStreamOf(t, nil), {sealedStream, 0xff, 0xff, 0xff, 0xff, 1}, {244, 1, 'x', 0, 0}, []byte("GET / HTTP/1.1\r\n\r\n"),
+		sealedStreamOf(t, many), sealedStreamOf(t, []byte{9, 1}), sealedStreamOf(t, []byte{stateLetter}),
+	} {
 		conn := dial(t, a)
-		conn.Write(bytes)
+		conn.Write(said)
 		conn.Read(make([]byte, 1)) // until it is closed
 	}
-	becomes(t, "streams are counted", func() bool { return a.Strangers() >= before+4 })
+	becomes(t, "streams are counted", func() bool {
+		return a.Strangers() >= strangers+4 && a.dropped(netip.Addr{}, Unreadable) >= refused+3
+	})
 	b.SetRecord(t.Context(), newPerson("b").record(7, b.addr))
 	becomes(t, "gossip goes on", func() bool { return a.epoch("b") == 7 })
 }

@@ -123,7 +123,7 @@ func Start(config Config) (*Gossip, error) {
 }
 
 func (g *Gossip) open() error {
-	t, err := listen(g.config.Bind, g.gate, g.lines.stranger)
+	t, err := listen(g.config.Bind, g.gate, g.keys.GetKeys, g.lines.stranger)
 	if err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func (j task) tell(t *testing.T, name string, address netip.Addr, record []byte)
 	config := memberlist.DefaultLANConfig()
 	config.Name, config.BindAddr, config.BindPort = name, "0.0.0.0", 0
 	config.AdvertiseAddr, config.AdvertisePort = address.String(), int(j.Targets[0].Port())
-	config.SecretKey, config.LogOutput = j.GossipKey, discard{}
+	config.SecretKey, config.LogOutput, config.EnableCompression = j.GossipKey, discard{}, false
 	config.Delegate = &announcement{meta: record}
 	l, err := memberlist.Create(config)
 	if err != nil {

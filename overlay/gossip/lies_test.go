@@ -90,7 +90,7 @@ func (c *clique) liar(name string, number int, record []byte) *liar {
 	config := memberlist.DefaultLANConfig()
 	config.Name, config.BindAddr, config.BindPort, config.AdvertisePort = name, c.addr(number), testPort, testPort
 	config.SecretKey = secret('s')
-	config.GossipInterval = 20 * time.Millisecond
+	config.GossipInterval, config.EnableCompression = 20*time.Millisecond, false
 	config.LogOutput = discard{}
 	config.Delegate = l.record
 	var err error

@@ -34,6 +34,8 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	level, text := splitLine(string(line))
 	switch {
 	case strings.Contains(text, errStreamSize.Error()): // the gate has counted it
+	case strings.Contains(text, errUnreadable.Error()):
+		w.lost(Unreadable)
 	case fromStranger(text):
 		w.stranger(text)
 	case strings.HasPrefix(text, "handler queue full"):

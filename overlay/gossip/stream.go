@@ -1,36 +1,29 @@
 package gossip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 )
 
-// What an encrypted packet begins with, and how long an encrypted message is beyond its text: version, nonce, tag.
-const (
-	sealed       = 1
-	sealOverhead = 1 + 12 + 16
-)
-
-// An encrypted stream begins with its type, the message's length, and then the message.
-const (
-	sealedStream = 10
-	streamHead   = 6
-)
+// An encrypted stream begins with its type and the length of the message that follows.
+const streamHead = 5
 
 var (
 	errStreamSize = errors.New("more in one stream than it may hold")
-	errNotSealed  = errors.New("not an encrypted message")
+	errStranger   = errors.New("it bears none of the cluster's keys")
+	errUnreadable = errors.New("no message as members send it")
 )
 
-// stream is a conversation with another member, or with who says so. memberlist reads a message whole before it
-// decrypts it, within streamTimeout. It is given only what begins as members' messages do: some that it takes besides,
-// an empty one among them, end the process.
+// stream is a conversation with another member, or with who says so. memberlist is given the other's message when it
+// is there as a whole, within streamTimeout, and is one.
 type stream struct {
 	net.Conn
+	keys    func() [][]byte
 	toll    *toll // of who opened it; nil: this member
-	head    []byte
+	message bytes.Buffer
 	started bool
 }
 
@@ -41,28 +34,31 @@ func (s *stream) Read(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if len(s.head) > 0 {
-		n := copy(b, s.head)
-		s.head = s.head[n:]
-		return n, nil
+	if s.message.Len() > 0 {
+		return s.message.Read(b)
 	}
-	n, err := s.Conn.Read(b)
-	if n > 0 && s.toll != nil && !s.toll.read(n) {
-		return 0, errStreamSize
-	}
-	return n, err
+	return charged{s}.Read(b)
 }
 
 func (s *stream) start() error {
-	head := make([]byte, streamHead)
-	if _, err := io.ReadFull(s.Conn, head); err != nil {
+	if _, err := io.CopyN(&s.message, charged{s}, streamHead); err != nil {
 		return err
 	}
-	length := binary.BigEndian.Uint32(head[1:5])
-	if head[0] != sealedStream || head[5] != sealed || length <= sealOverhead || length > maxStream {
-		return errNotSealed
+	head := bytes.Clone(s.message.Bytes())
+	length := binary.BigEndian.Uint32(head[1:])
+	if head[0] != sealedStream || length > maxStream {
+		return errStranger
 	}
-	s.head = head
+	if _, err := io.CopyN(&s.message, charged{s}, int64(length)); err != nil {
+		return err
+	}
+	text, ok := open(s.keys(), s.message.Bytes()[streamHead:], head)
+	if !ok {
+		return errStranger
+	}
+	if !streamIsPlain(text) {
+		return errUnreadable
+	}
 	return nil
 }
 
@@ -71,4 +67,15 @@ func (s *stream) Close() error {
 		s.toll.leave()
 	}
 	return s.Conn.Close()
+}
+
+// charged reads what is on the wire, and has the sender's share charged with it.
+type charged struct{ *stream }
+
+func (c charged) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && c.toll != nil && !c.toll.read(n) {
+		return 0, errStreamSize
+	}
+	return n, err
 }

@@ -17,8 +17,9 @@ import (
 )
 
 // transport carries memberlist's packets and streams over one UDP and one TCP socket, both bound to the member's own
-// address. What comes has to pass the gate first. It is read into one buffer: a packet that waits takes what it is
-// long, and not 64 KiB as in memberlist's own transport.
+// address. What comes has to pass the gate, and must then be a message of a member: much else that bears the cluster's
+// key would take memberlist unbounded time or memory, or end the process. Packets are read into one buffer: one that waits
+// takes what it is long, and not 64 KiB as in memberlist's own transport.
 type transport struct {
 	bind    netip.AddrPort
 	gate    *gate
@@ -29,6 +30,7 @@ type transport struct {
 	closed  chan struct{}
 	readers sync.WaitGroup
 	once    sync.Once
+	keys    func() [][]byte
 	// stranger counts what bears none of the cluster's keys.
 	stranger func(text string)
 }
@@ -38,7 +40,7 @@ const (
 	errorPause    = 100 * time.Millisecond
 )
 
-func listen(bind netip.AddrPort, g *gate, stranger func(string)) (*transport, error) {
+func listen(bind netip.AddrPort, g *gate, keys func() [][]byte, stranger func(string)) (*transport, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return control(c, prepare) }}
 	udp, err := config.ListenPacket(context.Background(), "udp", bind.String())
 	if err != nil {
@@ -49,7 +51,7 @@ func listen(bind netip.AddrPort, g *gate, stranger func(string)) (*transport, er
 		return nil, errors.Join(err, udp.Close())
 	}
 	t := &transport{
-		bind: bind, gate: g, stranger: stranger, udp: udp.(*net.UDPConn), tcp: tcp,
+		bind: bind, gate: g, keys: keys, stranger: stranger, udp: udp.(*net.UDPConn), tcp: tcp,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), closed: make(chan struct{}),
 	}
 	t.readers.Go(t.readPackets)
@@ -94,8 +96,7 @@ func (t *transport) readPackets() {
 		if !t.gate.packet(from.Addr().Unmap(), n) {
 			continue
 		}
-		if buffer[0] != sealed {
-			t.stranger("a packet that is not encrypted, from " + from.String())
+		if !t.reads(buffer[:n], from) {
 			continue
 		}
 		p := &memberlist.Packet{Buf: bytes.Clone(buffer[:n]), From: net.UDPAddrFromAddrPort(from), Timestamp: at}
@@ -105,6 +106,20 @@ func (t *transport) readPackets() {
 			return
 		}
 	}
+}
+
+// reads tells whether memberlist may have a packet.
+func (t *transport) reads(packet []byte, from netip.AddrPort) bool {
+	text, ok := open(t.keys(), packet, nil)
+	if !ok {
+		t.stranger("packet from " + from.String())
+		return false
+	}
+	if !packetIsPlain(text) {
+		t.gate.count(Unreadable)
+		return false
+	}
+	return true
 }
 
 // overflow reads the kernel's count of dropped packets, which comes with a packet once there are any.
@@ -134,7 +149,7 @@ func (t *transport) acceptStreams() {
 			continue
 		}
 		select {
-		case t.streams <- &stream{Conn: c, toll: pass}:
+		case t.streams <- &stream{Conn: c, keys: t.keys, toll: pass}:
 		case <-t.closed:
 			c.Close()
 			return
@@ -182,7 +197,7 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	return &stream{Conn: c}, nil
+	return &stream{Conn: c, keys: t.keys}, nil
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
