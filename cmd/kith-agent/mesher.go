@@ -68,9 +68,14 @@ type mesher struct {
 	network func([]overlay.Node)
 	moved   func() // told after each attempt
 
+	differs time.Time // since when the Node object has had another claim of this node than its own; zero: it has not
+
 	mu      sync.Mutex
 	current meshState
 }
+
+// roundTime is how long a claim of this node may take to its Node object and back.
+const roundTime = 30 * time.Second
 
 // meshState is what the mesher tells about itself.
 type meshState struct {
@@ -119,8 +124,10 @@ func (m *mesher) reconcile(ctx context.Context) error {
 	claims := m.claims.SetNodes(nodes)
 	m.network(nodes)
 	m.follow(nodes, members)
-	have, paths, err := m.look(ctx, view{now: time.Now(), nodes: nodes, members: members, claims: claims})
+	now := time.Now()
+	have, paths, err := m.look(ctx, view{now: now, nodes: nodes, members: members, claims: claims})
 	want, problems := overlay.Compute(m.local, nodes, claims, paths)
+	problems = m.lasting(problems, now)
 	if err == nil {
 		err = m.apply(ctx, have, want, problems)
 	}
@@ -163,6 +170,21 @@ func (m *mesher) apply(ctx context.Context, have, want overlay.Mesh, problems []
 		return fmt.Errorf("change mesh device: %w", err)
 	}
 	return nil
+}
+
+// lasting leaves out what each change of keys brings for a moment: this node's new claim is under way.
+func (m *mesher) lasting(problems []overlay.Problem, now time.Time) []overlay.Problem {
+	differs := func(p overlay.Problem) bool { return p.Kind == overlay.OwnKeyDiffers }
+	switch {
+	case !slices.ContainsFunc(problems, differs):
+		m.differs = time.Time{}
+	case m.differs.IsZero():
+		m.differs = now
+	}
+	if now.Sub(m.differs) >= roundTime {
+		return problems
+	}
+	return slices.DeleteFunc(problems, differs)
 }
 
 // follow makes the Node list the second source of gossip addresses, and forgets members without a Node.

@@ -199,6 +199,32 @@ func TestDeadMemberKeepsItsPeer(t *testing.T) {
 	}
 }
 
+// TestChangeOfKeysIsNoProblem: this node's claim that is under way to its Node object is told of only if it stays so.
+func TestChangeOfKeysIsNoProblem(t *testing.T) {
+	m, start := testMesher(newFakeUnderlay()), time.Unix(1000, 0)
+	other := overlay.Problem{Kind: overlay.NoPodCIDR, Node: "n"}
+	differs := overlay.Problem{Kind: overlay.OwnKeyDiffers, Node: "n"}
+	for _, step := range []struct {
+		after  time.Duration
+		differ bool
+		told   bool
+	}{
+		{0, true, false}, {roundTime - 1, true, false}, {roundTime, true, true}, {roundTime + 1, false, false},
+		{roundTime + 2, true, false}, {2*roundTime + 2, true, true},
+	} {
+		problems, want := []overlay.Problem{other}, []overlay.Problem{other}
+		if step.differ {
+			problems = append(problems, differs)
+		}
+		if step.told {
+			want = append(want, differs)
+		}
+		if got := m.lasting(problems, start.Add(step.after)); !slices.Equal(got, want) {
+			t.Errorf("after %s: %v, want %v", step.after, got, want)
+		}
+	}
+}
+
 func texts[T interface{ String() string }](all []T) (out []string) {
 	for _, v := range all {
 		out = append(out, v.String())

@@ -28,6 +28,7 @@ func report(node string) status.Report {
 	return status.Report{Node: node, Version: "v1.2.3", Ready: true,
 		Device:     status.Device{Name: "kith0", Kind: "kernel", MTU: 1440, Port: 51820, PublicKey: "k="},
 		Members:    []status.Member{{Node: node, Address: netip.MustParseAddr("192.0.2.1"), State: status.Alive}},
+		Keys:       status.Keys{Generation: 6, Settled: 6},
 		Identities: 12, Policies: 3, Subjects: 4, Attachments: 9,
 		Apply: status.Apply{Duration: 1234567, Writes: 10, Transactions: 2}}
 }
@@ -37,17 +38,18 @@ func TestTable(t *testing.T) {
 	good, bad, fresh := report("node-1"), report("node-2"), report("node-3")
 	good.Apply.At = now.Add(-90 * time.Second)
 	good.Peers = []status.Peer{
-		{Node: "node-2", Endpoint: netip.MustParseAddrPort("192.0.2.2:51820"), LastHandshake: now.Add(-40 * time.Second), RxBytes: 1 << 20, TxBytes: 1500},
-		{Node: "node-3", Endpoint: netip.MustParseAddrPort("[2001:db8::3]:51820"), RxBytes: 0, TxBytes: 148},
+		{Node: "node-2", Endpoint: netip.MustParseAddrPort("192.0.2.2:51820"), PresharedKey: "agreed", LastHandshake: now.Add(-40 * time.Second), RxBytes: 1 << 20, TxBytes: 1500},
+		{Node: "node-3", Endpoint: netip.MustParseAddrPort("[2001:db8::3]:51820"), Lane: 1, PresharedKey: "pending", RxBytes: 0, TxBytes: 148},
 		{Node: "node-4"}}
 	good.Members = append(good.Members, status.Member{Node: "node-2", State: status.Dead})
 	good.Members = append(good.Members, status.Member{Node: "node-3", State: status.Alive})
 	good.Ways = []status.Way{{Node: "node-2", Loss: 1, SilentSince: now.Add(-time.Hour)},
 		{Node: "node-3", Loss: 1, SilentSince: now.Add(-35 * time.Second), PeerRemade: now.Add(-20 * time.Second)}}
+	good.Keys = status.Keys{Generation: 7, Settled: 6, WaitsFor: []string{"node-3", "node-4"}}
 	bad.Ready, bad.Reasons = false, []string{"the policies are not listed yet", "the device kith0 is missing"}
 	bad.Apply.Error = "add chain in_1: no buffer space available"
 	bad.Device.Kind = "userspace"
-	fresh.Device = status.Device{}
+	fresh.Device, fresh.Keys = status.Device{}, status.Keys{}
 	fresh.Problems = []string{"policy ns/p: ingress[0].ports[1].endPort: is below port"}
 	many := report("node-1")
 	many.Peers = make([]status.Peer, maxPeerLines+1)

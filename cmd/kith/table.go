@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -22,14 +23,14 @@ func printStatus(w io.Writer, all clusterStatus, now time.Time) {
 
 func printNodes(w io.Writer, nodes []nodeStatus, now time.Time) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row(t, "NODE", "READY", "DEVICE", "MTU", "MEMBERS", "PEERS", "IDENTITIES", "POLICIES", "SUBJECTS", "PODS", "LAST APPLY", "VERSION")
+	row(t, "NODE", "READY", "DEVICE", "MTU", "KEYS", "MEMBERS", "PEERS", "IDENTITIES", "POLICIES", "SUBJECTS", "PODS", "LAST APPLY", "VERSION")
 	for _, n := range nodes {
 		r := n.Report
 		if r == nil {
-			row(t, n.Node, "?", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-")
+			row(t, n.Node, "?", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-")
 			continue
 		}
-		row(t, n.Node, yesNo(n), device(r.Device), r.Device.MTU, members(r.Members), peers(r.Peers),
+		row(t, n.Node, yesNo(n), device(r.Device), r.Device.MTU, keys(r.Keys), members(r.Members), peers(r.Peers),
 			r.Identities, r.Policies, r.Subjects, r.Attachments, apply(r.Apply, now), r.Version)
 	}
 	_ = t.Flush()
@@ -51,13 +52,13 @@ func printPeers(w io.Writer, nodes []nodeStatus, now time.Time) {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row(t, "FROM", "TO", "ENDPOINT", "LAST HANDSHAKE", "RECEIVED", "SENT")
+	row(t, "FROM", "TO", "ENDPOINT", "LANE", "PRESHARED KEY", "LAST HANDSHAKE", "RECEIVED", "SENT")
 	for _, n := range nodes {
 		if n.Report == nil {
 			continue
 		}
 		for _, p := range n.Report.Peers {
-			row(t, n.Node, p.Node, endpoint(p), since(p.LastHandshake, now), size(p.RxBytes), size(p.TxBytes))
+			row(t, n.Node, p.Node, endpoint(p), p.Lane, cmp.Or(p.PresharedKey, "unknown"), since(p.LastHandshake, now), size(p.RxBytes), size(p.TxBytes))
 		}
 	}
 	_ = t.Flush()
@@ -75,6 +76,9 @@ func printTrouble(w io.Writer, nodes []nodeStatus, now time.Time) {
 		}
 		if n.Report.Apply.Error != "" {
 			lines = append(lines, fmt.Sprintf("%s could not apply its rules: %s", n.Node, n.Report.Apply.Error))
+		}
+		if waits := n.Report.Keys.WaitsFor; len(waits) > 0 {
+			lines = append(lines, fmt.Sprintf("%s waits with new keys for %s", n.Node, strings.Join(waits, ", ")))
 		}
 		for _, m := range n.Report.Members {
 			if m.State != status.Alive {
@@ -111,6 +115,17 @@ func device(d status.Device) string {
 		return "none"
 	}
 	return fmt.Sprintf("%s (%s)", d.Name, d.Kind)
+}
+
+// keys is the generation of a node's keys and, while it changes, the one that all traffic of the node is in.
+func keys(k status.Keys) string {
+	switch {
+	case k.Generation == 0:
+		return "none"
+	case k.Settled < k.Generation:
+		return fmt.Sprintf("%d, settled %d", k.Generation, k.Settled)
+	}
+	return fmt.Sprint(k.Generation)
 }
 
 // members is how many of all are alive.
