@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Compute returns the mesh that this node should be part of.
@@ -161,10 +162,19 @@ func (c *computation) addRemote(n *Node) {
 			Key:        key,
 			Endpoint:   onLane(endpoint, lane),
 			AllowedIPs: slices.Clone(c.granted[n.Name]),
-			Keepalive:  c.local.Keepalive,
+			Keepalive:  c.keepalive(n.Name, lane),
 			Preshared:  c.paths[n.Name].Preshared[lane],
 		})
 	}
+}
+
+// keepalive makes one end alone shake hands over an idle lane, the one that asks for preshared keys and so has them last.
+// Where both do at once, as both do for new keys, wireguard-go may leave one with a session that the other does not know.
+func (c *computation) keepalive(node string, lane int) time.Duration {
+	if lane != c.paths[node].Lane && c.local.Name > node {
+		return 0
+	}
+	return c.local.Keepalive
 }
 
 // onLane is the endpoint of a lane, given that of lane 0.

@@ -46,6 +46,33 @@ func TestComputeDualStack(t *testing.T) {
 	}
 }
 
+// TestOneEndShakesHandsOverAnIdleLane: both keep the lane alive that they send on, one of two alone the other lane.
+func TestOneEndShakesHandsOverAnIdleLane(t *testing.T) {
+	keepsAlive := func(self, other string, used, lane int) bool {
+		l, nodes := local(), cluster()
+		l.Name, l.Keys = self, keys(self[0])
+		m, _ := Compute(l, nodes, claims(nodes), map[string]Path{other: {Lane: used}})
+		for _, p := range m.Lanes[lane].Peers {
+			if p.Name == other {
+				return p.Keepalive == l.Keepalive
+			}
+		}
+		t.Fatalf("%s has no peer %s on lane %d", self, other, lane)
+		return false
+	}
+	for used := range Lanes {
+		for _, pair := range [][2]string{{"a", "b"}, {"a", "c"}, {"b", "c"}} {
+			a, b := pair[0], pair[1]
+			if !keepsAlive(a, b, used, used) || !keepsAlive(b, a, used, used) {
+				t.Errorf("%s, %s: an end does not keep lane %d alive, which they send on", a, b, used)
+			}
+			if !keepsAlive(a, b, used, 1-used) || keepsAlive(b, a, used, 1-used) {
+				t.Errorf("%s, %s: the idle lane is not kept alive by %s alone", a, b, a)
+			}
+		}
+	}
+}
+
 func TestComputeMTU(t *testing.T) {
 	for _, test := range []struct {
 		name             string
