@@ -3,8 +3,10 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -29,16 +31,19 @@ var leaks = []struct {
 	{"device deleted", func(_ *tunnel, n *tunnelNode) error { return n.links(netlink.LinkDel) }, true},
 	{"device set down", func(_ *tunnel, n *tunnelNode) error { return n.links(netlink.LinkSetDown) }, true},
 	{"route deleted", func(t *tunnel, n *tunnelNode) error {
-		return n.do(func() error { return netlink.RouteDel(&netlink.Route{Dst: t.remote(), Scope: netlink.SCOPE_LINK}) })
+		return n.each(t.nodes[1].api.PodCIDRs, func(to netip.Prefix) error {
+			return netlink.RouteDel(&netlink.Route{Dst: ipNet(to), Scope: netlink.SCOPE_LINK})
+		})
 	}, true},
 	{"route turned to the underlay", func(t *tunnel, n *tunnelNode) error {
-		return n.do(func() error { return netlink.RouteReplace(t.gateway(t.remote())) })
+		return n.each(t.nodes[1].api.PodCIDRs, func(to netip.Prefix) error { return netlink.RouteReplace(onCable(to)) })
 	}, true},
 	{"more specific route to the underlay", func(t *tunnel, n *tunnelNode) error {
-		pod := t.nodes[1].attachment.Addresses[0]
-		return n.do(func() error {
-			return netlink.RouteReplace(t.gateway(&net.IPNet{IP: pod.AsSlice(), Mask: net.CIDRMask(32, 32)}))
-		})
+		var pods []netip.Prefix
+		for _, addr := range t.nodes[1].attachment.Addresses {
+			pods = append(pods, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+		return n.each(pods, func(to netip.Prefix) error { return netlink.RouteReplace(onCable(to)) })
 	}, true},
 	{"peer removed", func(t *tunnel, n *tunnelNode) error {
 		var plan overlay.Plan
@@ -64,33 +69,42 @@ func TestNothingLeavesInClear(t *testing.T) {
 			n := l.nodes[0]
 			rules := l.guards()
 			mustDo(t, "load guard", n.load(t.Context(), rules))
-			mustDo(t, "add default route", n.do(func() error { return netlink.RouteAdd(l.gateway(nil)) }))
+			mustDo(t, "add default routes", n.each(defaultRoutes(), func(to netip.Prefix) error { return netlink.RouteAdd(onCable(to)) }))
 			sent, seen := l.chatter(), l.sniff()
 			mustDo(t, leak.name, leak.cause(l, n))
 			before := sent.Load()
 			l.until("packets are sent", func() bool { return sent.Load() > before+200 })
-			if n := seen.Load(); n > 0 {
-				t.Fatalf("%d packets with pod addresses on the cable", n)
+			if n := seen.String(); n != none {
+				t.Fatalf("%s with pod addresses on the cable", n)
 			}
 			mustDo(t, "take the guard out", n.load(t.Context(), ruleset.Ruleset{}))
 			if leak.guarded {
-				l.until("without the guard, they are on the cable", func() bool { return seen.Load() > 0 })
+				l.until("without the guard, they are on the cable", func() bool { return seen[0].Load() > 0 && seen[1].Load() > 0 })
 				return
 			}
 			before = sent.Load()
 			l.until("packets are sent", func() bool { return sent.Load() > before+200 })
-			if n := seen.Load(); n > 0 {
-				t.Errorf("%d packets with pod addresses on the cable without the guard: say so above", n)
+			if n := seen.String(); n != none {
+				t.Errorf("%s with pod addresses on the cable without the guard: say so above", n)
 			}
 		})
 	}
+}
+
+// sightings are packets of both families.
+type sightings [2]atomic.Int64
+
+const none = "0 packets of IPv4 and 0 of IPv6"
+
+func (s *sightings) String() string {
+	return fmt.Sprintf("%d packets of IPv4 and %d of IPv6", s[0].Load(), s[1].Load())
 }
 
 // guards is what the first node's agent would load without any policy.
 func (t *tunnel) guards() ruleset.Ruleset {
 	n := t.nodes[0]
 	return ruleset.Compile(ruleset.Input{
-		Pods:        []identity.Pod{tunnelPod(n.api.Name, "tunnel", n.attachment.Addresses[0])},
+		Pods:        []identity.Pod{tunnelPod(n.api.Name, "tunnel", n.attachment.Addresses...)},
 		Namespaces:  []identity.Namespace{{Name: tunnelNamespace}},
 		Attachments: []ruleset.Attachment{attachment(n.attachment)},
 		Network:     network(n.api.Name, []overlay.Node{t.nodes[0].api, t.nodes[1].api}, nil),
@@ -113,15 +127,27 @@ func (n *tunnelNode) links(act func(netlink.Link) error) error {
 	})
 }
 
-// remote is the second node's pod CIDR.
-func (t *tunnel) remote() *net.IPNet {
-	cidr := t.nodes[1].api.PodCIDRs[0]
-	return &net.IPNet{IP: cidr.Addr().AsSlice(), Mask: net.CIDRMask(cidr.Bits(), 32)}
+// each does something about prefixes of both families.
+func (n *tunnelNode) each(to []netip.Prefix, act func(netip.Prefix) error) error {
+	return n.do(func() error {
+		for _, p := range to {
+			if err := act(p); err != nil {
+				return fmt.Errorf("%s: %w", p, err)
+			}
+		}
+		return nil
+	})
 }
 
-// gateway routes something to the second node over the cable.
-func (t *tunnel) gateway(to *net.IPNet) *netlink.Route {
-	return &netlink.Route{Dst: to, Gw: t.nodes[1].api.InternalIPs[0].AsSlice()}
+func defaultRoutes() []netip.Prefix { return prefixes("0.0.0.0/0", "::/0") }
+
+// onCable routes something to the second node over the cable.
+func onCable(to netip.Prefix) *netlink.Route {
+	family := 0
+	if to.Addr().Is6() {
+		family = 1
+	}
+	return &netlink.Route{Dst: ipNet(to), Gw: cableEnds(2)[family].AsSlice()}
 }
 
 func (t *tunnel) until(what string, holds func() bool) {
@@ -133,72 +159,106 @@ func (t *tunnel) until(what string, holds func() bool) {
 	}
 }
 
-// chatter has the first node's pod send to the second's for as long as the test lasts, and waits until it is heard.
+// chatter has the first node's pod send to the second's, in both families, for as long as the test lasts, and waits until
+// it is heard.
 func (t *tunnel) chatter() *atomic.Int64 {
 	t.Helper()
-	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.nodes[1].attachment.Addresses[0], 9))
-	var heard *net.UDPConn
-	mustDo(t, "listen", t.nodes[1].pod.do(func() (err error) { heard, err = net.ListenUDP("udp", to); return err }))
-	t.Cleanup(func() { heard.Close() })
-	var conn *net.UDPConn
-	mustDo(t, "dial", t.nodes[0].pod.do(func() (err error) { conn, err = net.DialUDP("udp", nil, to); return err }))
-	t.Cleanup(func() { conn.Close() })
+	var heard, conns []*net.UDPConn
+	for _, addr := range t.nodes[1].attachment.Addresses {
+		to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 9))
+		mustDo(t, "listen", t.nodes[1].pod.do(func() error {
+			conn, err := net.ListenUDP("udp", to)
+			heard = append(heard, conn)
+			return err
+		}))
+		mustDo(t, "dial", t.nodes[0].pod.do(func() error {
+			conn, err := net.DialUDP("udp", nil, to)
+			conns = append(conns, conn)
+			return err
+		}))
+	}
+	t.Cleanup(func() {
+		for _, conn := range slices.Concat(heard, conns) {
+			conn.Close()
+		}
+	})
 	var sent atomic.Int64
 	go func() {
 		for t.Context().Err() == nil {
-			_, _ = conn.Write([]byte("in clear?"))
+			for _, conn := range conns {
+				_, _ = conn.Write([]byte("in clear?"))
+			}
 			sent.Add(1)
 			time.Sleep(2 * time.Millisecond)
 		}
 	}()
-	_ = heard.SetReadDeadline(time.Now().Add(tunnelPatience))
-	_, err := heard.Read(make([]byte, 100))
-	mustDo(t, "hear a packet through the tunnel", err)
+	for _, conn := range heard {
+		_ = conn.SetReadDeadline(time.Now().Add(tunnelPatience))
+		_, err := conn.Read(make([]byte, 100))
+		mustDo(t, "hear a packet through the tunnel", err)
+	}
 	return &sent
 }
 
 // sniff counts the packets that reach the second node over the cable with a pod's address as their source or target.
-func (t *tunnel) sniff() *atomic.Int64 {
+func (t *tunnel) sniff() *sightings {
 	t.Helper()
-	var fd int
+	var seen sightings
+	for family, protocol := range []uint16{unix.ETH_P_IP, unix.ETH_P_IPV6} {
+		fd := t.openCable(protocol)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			packet := make([]byte, 2048)
+			for t.Context().Err() == nil {
+				if n, _, err := unix.Recvfrom(fd, packet, 0); err == nil && t.isPods(packet[:n]) {
+					seen[family].Add(1)
+				}
+			}
+		}()
+		t.Cleanup(func() {
+			<-done
+			unix.Close(fd)
+		})
+	}
+	return &seen
+}
+
+// openCable is a socket at the second node's end of the cable.
+func (t *tunnel) openCable(protocol uint16) (fd int) {
+	t.Helper()
 	mustDo(t, "sniff", t.nodes[1].do(func() error {
 		link, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
-		const ipv4 = (unix.ETH_P_IP<<8 | unix.ETH_P_IP>>8) & 0xffff // in the byte order of the network
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, ipv4); err != nil {
+		network := protocol<<8 | protocol>>8 // the order of its bytes
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(network)); err != nil {
 			return err
 		}
 		wait := unix.NsecToTimeval(int64(100 * time.Millisecond))
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 			return err
 		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: ipv4, Ifindex: link.Attrs().Index})
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: link.Attrs().Index})
 	}))
-	var seen atomic.Int64
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		packet := make([]byte, 2048)
-		for t.Context().Err() == nil {
-			if n, _, err := unix.Recvfrom(fd, packet, 0); err == nil && n >= 20 && t.isPods(packet) {
-				seen.Add(1)
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		<-done
-		unix.Close(fd)
-	})
-	return &seen
+	return fd
 }
 
 func (t *tunnel) isPods(packet []byte) bool {
-	for _, at := range []int{12, 16} {
-		addr := netip.AddrFrom4([4]byte(packet[at : at+4]))
-		if t.nodes[0].api.PodCIDRs[0].Contains(addr) || t.nodes[1].api.PodCIDRs[0].Contains(addr) {
-			return true
+	at, size := []int{12, 16}, 4
+	if len(packet) >= 40 && packet[0]>>4 == 6 {
+		at, size = []int{8, 24}, 16
+	}
+	if len(packet) < 20 {
+		return false
+	}
+	for _, i := range at {
+		addr, _ := netip.AddrFromSlice(packet[i : i+size])
+		for _, n := range t.nodes {
+			if slices.ContainsFunc(n.api.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				return true
+			}
 		}
 	}
 	return false

@@ -80,7 +80,7 @@ func (t *tunnel) rulesets() (out [2]ruleset.Ruleset) {
 	nodes := []overlay.Node{t.nodes[0].api, t.nodes[1].api, {Name: "crowd", PodCIDRs: prefixes("10.245.0.0/16")}}
 	var pods []identity.Pod
 	for _, n := range t.nodes {
-		pods = append(pods, tunnelPod(n.api.Name, "tunnel", n.attachment.Addresses[0]))
+		pods = append(pods, tunnelPod(n.api.Name, "tunnel", n.attachment.Addresses...))
 	}
 	for i := range crowd {
 		name := fmt.Sprintf("crowd%d", i)
@@ -95,9 +95,9 @@ func (t *tunnel) rulesets() (out [2]ruleset.Ruleset) {
 	return out
 }
 
-func tunnelPod(name, app string, address netip.Addr) identity.Pod {
+func tunnelPod(name, app string, addresses ...netip.Addr) identity.Pod {
 	return identity.Pod{
-		Namespace: tunnelNamespace, Name: name, UID: name, Labels: map[string]string{"app": app}, Addresses: []netip.Addr{address},
+		Namespace: tunnelNamespace, Name: name, UID: name, Labels: map[string]string{"app": app}, Addresses: addresses,
 	}
 }
 

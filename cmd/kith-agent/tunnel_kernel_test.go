@@ -34,7 +34,7 @@ const (
 	tunnelPatience    = 60 * time.Second
 )
 
-// tunnel is two nodes joined by one cable, with a pod on each. It lives in network namespaces that no name holds:
+// tunnel is two nodes joined by one cable, with a pod of both families on each. It lives in network namespaces that no name holds:
 // they go with the test.
 type tunnel struct {
 	testing.TB
@@ -133,15 +133,18 @@ func (t *tunnel) newNode(number int) *tunnelNode {
 	mustDo(t.TB, "make keys", err)
 	n.api = overlay.Node{
 		Name:        fmt.Sprintf("node%d", number),
-		PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", number)),
-		InternalIPs: addrs(fmt.Sprintf("172.31.0.%d", number)),
+		PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", number), fmt.Sprintf("fd00:244:%d::/64", number)),
+		InternalIPs: cableEnds(number)[:1],
 	}
 	n.attachment = cni.NewAttachment(cni.Request{
 		Key: cni.Key{ContainerID: "pod-" + n.api.Name, IfName: "eth0"}, Netns: n.pod.path,
 		Pod: cni.Pod{Namespace: tunnelNamespace, Name: n.api.Name, UID: n.api.Name}, Config: cni.NetConf{Name: "kith"},
 	}, tunnelUnderlayMTU-60)
-	n.attachment.Addresses = []netip.Addr{overlay.MeshAddress(n.api.PodCIDRs[0]).Next()}
+	for _, cidr := range n.api.PodCIDRs {
+		n.attachment.Addresses = append(n.attachment.Addresses, overlay.MeshAddress(cidr).Next())
+	}
 	mustDo(t.TB, "forward", n.do(veth.New("/proc/sys").ForwardIPv4))
+	mustDo(t.TB, "forward", n.do(veth.New("/proc/sys").ForwardIPv6))
 	n.table, err = nft.Open(nft.InNamespace(n.fd))
 	mustDo(t.TB, "open table", err)
 	t.Cleanup(func() { n.table.Close() })
@@ -154,19 +157,30 @@ func (t *tunnel) cable() {
 	attrs.Name, attrs.MTU = "eth0", tunnelUnderlayMTU
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerMTU: tunnelUnderlayMTU, PeerNamespace: netlink.NsFd(t.nodes[1].fd)}
 	mustDo(t.TB, "make cable", t.nodes[0].do(func() error { return netlink.LinkAdd(pair) }))
-	for _, n := range t.nodes {
+	for number, n := range t.nodes {
 		mustDo(t.TB, "plug cable in", n.do(func() error {
 			link, err := netlink.LinkByName("eth0")
 			if err != nil {
 				return err
 			}
-			address := &net.IPNet{IP: n.api.InternalIPs[0].AsSlice(), Mask: net.CIDRMask(24, 32)}
-			if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: address}); err != nil {
-				return err
+			for i, addr := range cableEnds(number + 1) {
+				address := ipNet(netip.PrefixFrom(addr, []int{24, 64}[i]))
+				if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: address, Flags: []int{0, unix.IFA_F_NODAD}[i]}); err != nil {
+					return err
+				}
 			}
 			return netlink.LinkSetUp(link)
 		}))
 	}
+}
+
+// cableEnds are a node's addresses on the cable. The tunnel goes over IPv4.
+func cableEnds(number int) []netip.Addr {
+	return addrs(fmt.Sprintf("172.31.0.%d", number), fmt.Sprintf("fd00:31::%d", number))
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // startProcess runs wireguard-go as the image has it.
