@@ -115,6 +115,9 @@ func TestAllIsCounted(t *testing.T) {
 	if read := a.refused("c", overlay.BadSignature); read > sent/10 {
 		t.Errorf("%d of %d were verified", read, sent)
 	}
+	if unread := a.dropped(liar.Addr(), PacketRate); unread < sent/2 {
+		t.Errorf("only %d of %d were dropped unread", unread, sent)
+	}
 	if from := netip.MustParseAddr(c.addr(2)); a.dropped(from, PacketRate) > 0 {
 		t.Errorf("another member was not heard: %v", a.Unheard())
 	}

@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -34,6 +35,32 @@ func TestStrangersStayOut(t *testing.T) {
 		if err := a.SetKeys(keys); err == nil {
 			t.Errorf("keys %q are taken", keys)
 		}
+	}
+}
+
+// TestNothingIsSaidInClear holds that whoever a member calls hears nothing that is not encrypted.
+func TestNothingIsSaidInClear(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 44)
+	a := c.start("a", 1)
+	ear, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr(c.addr(2)), testPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ear.Close()
+	a.SetSeeds([]netip.AddrPort{netip.MustParseAddrPort(ear.Addr().String())})
+	conn, err := ear.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	said := make([]byte, 4096)
+	n, err := io.ReadAtLeast(conn, said, streamHead+sealOverhead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said[0] != sealedStream || bytes.Contains(said[:n], newPerson("a").record(1, a.addr)[:17]) {
+		t.Errorf("said in clear: %q", said[:n])
 	}
 }
 
