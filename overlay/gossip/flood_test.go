@@ -6,6 +6,8 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
@@ -239,4 +241,46 @@ func (m *member) streamsOfStrangers() int {
 	m.gate.mu.Lock()
 	defer m.gate.mu.Unlock()
 	return m.gate.others.open + m.gate.others.held
+}
+
+// TestSocketDropsAreCounted holds that what the kernel drops, since nobody reads for a while, is in the count.
+func TestSocketDropsAreCounted(t *testing.T) {
+	t.Parallel()
+	g := newGate(func(netip.Addr) bool { return true }, slog.New(slog.DiscardHandler))
+	bind := netip.MustParseAddrPort(fmt.Sprintf("127.45.0.1:%d", testPort))
+	tr, err := listen(bind, g, func() [][]byte { return [][]byte{secret('s')} }, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Shutdown()
+	packet := sealedWith(t, secret('s'), append([]byte{pingLetter}, make([]byte, 1300)...))
+	sent, taken := 0, 0
+	send := func(count int) {
+		flood(t, netip.AddrPort{}, bind, func() []byte { return packet }, count)
+		sent += count
+	}
+	send(20_000)
+	counts := func() map[Cause]int {
+		all := map[Cause]int{}
+		for _, u := range g.unheard() {
+			all[u.Cause] += int(u.Count)
+		}
+		return all
+	}
+	becomes(t, "all that was sent is counted", func() bool {
+		for more := true; more; {
+			select {
+			case <-tr.PacketCh():
+				taken++
+			case <-time.After(100 * time.Millisecond):
+				more = false
+			}
+		}
+		send(1) // the kernel tells with the next packet
+		counted := counts()
+		return counted[SocketFull] > 0 && taken+counted[SocketFull]+counted[PacketRate] >= sent-1
+	})
+	if counted := counts(); taken+counted[SocketFull]+counted[PacketRate] > sent {
+		t.Errorf("%d sent, %d taken, dropped %v", sent, taken, counted)
+	}
 }
