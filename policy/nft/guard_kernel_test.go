@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,6 +70,34 @@ func TestPodAddressesNeverOnTheUnderlay(t *testing.T) {
 		f.from, f.Source, word = l.router.end, ownNode[family], newWord()
 		if l.seen(l.outside.end, word, soon, func() { l.sendRaw(f, udpPacket(f, 1234, word).payload) }) {
 			t.Error("the node's packet to a remote pod left by the underlay")
+		}
+	})
+}
+
+// TestConnectionsToANodeThatIsGone: what a pod said to the pods of a node that is gone does not follow the default route
+// under the pod's own address.
+func TestConnectionsToANodeThatIsGone(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.under()
+		from, remote := l.pods[0], l.remotes[0]
+		f := l.between(from.end, remote, family, identity.UDP, 80)
+		say := func(word string) func() { return func() { l.inject(from, l.toRouter(from, udpPacket(f, 1234, word))) } }
+		word := newWord()
+		if !l.seen(remote, word, late, say(word)) {
+			t.Fatal("nothing arrives while the node is there")
+		}
+		alone := l.network()
+		alone.Nodes = alone.Nodes[:1]
+		c := l.cluster()
+		converge(l, l.table, ruleset.Compile(ruleset.Input{Pods: c.Pods, Namespaces: c.Namespaces, Attachments: l.attachments(), Network: alone}))
+		l.route(l.router, outLink, remoteCIDRs[family], outsiders[family])
+		if word = newWord(); l.seen(l.outside.end, word, soon, say(word)) {
+			t.Error("a packet of the connection left by the underlay")
+		}
+		converge(l, l.table, ruleset.Ruleset{})
+		if word = newWord(); !l.seen(l.outside.end, word, late, say(word)) {
+			t.Error("without the guard, none does: the test would not see it")
 		}
 	})
 }

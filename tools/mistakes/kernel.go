@@ -72,9 +72,9 @@ func inBorders() []mistake {
 			wrong: "", pkg: replays, test: "TestNothingLeavesInClear/route_deleted", says: "packets with pod addresses on the cable",
 		},
 		{
-			name: "packets without translation leave the cluster", file: file,
+			name: "packets without translation leave the cluster", file: file, tags: inKernel,
 			right: "\t\t\t\tdrop(isIn(setOwn4, IPSource), notIn(IPDestination, setNoMasq4)),\n", wrong: "",
-			pkg: "./policy/ruleset/walk", test: "TestGuards/out_without_translation",
+			pkg: pkg, test: "TestConnectionsToANodeThatIsGone/IPv4", says: "a packet of the connection left by the underlay",
 		},
 		{
 			name: "a process of the node speaks as another node", file: file, tags: inKernel,
