@@ -16,7 +16,8 @@ import (
 	"github.com/kithnet/kith/overlay/wireguard"
 )
 
-// laneNode is a node whose kernel is a value. Handshakes come about where keys and secrets of both ends match.
+// laneNode is a node whose kernel is a value. Handshakes come about where keys and secrets of both ends match, and one
+// end keeps the lane alive.
 type laneNode struct {
 	*lanes
 	node     overlay.Node
@@ -99,7 +100,7 @@ func round(t *testing.T, all []*laneNode, now time.Time) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		local := overlay.Local{Name: n.node.Name, Keys: keys, ListenPort: 51820, UnderlayMTU: 1500}
+		local := overlay.Local{Name: n.node.Name, Keys: keys, ListenPort: 51820, UnderlayMTU: 1500, Keepalive: keepalive}
 		want, _ := overlay.Compute(local, v.nodes, v.claims, paths)
 		for _, step := range overlay.Diff(n.have, want).Steps {
 			if s, ok := step.(overlay.RemovePeer); ok {
@@ -119,7 +120,7 @@ func (n *laneNode) shake(o *laneNode, now time.Time) {
 	for lane := range overlay.Lanes {
 		mine, ok := n.peer(o, lane)
 		theirs, known := o.peer(n, lane)
-		if ok && known && mine.Preshared == theirs.Preshared {
+		if ok && known && mine.Preshared == theirs.Preshared && mine.Keepalive+theirs.Keepalive > 0 {
 			n.statuses[mine.Key] = now
 		}
 	}
