@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type laneNode struct {
 	network  map[string]*laneNode
 	restart  func()
 	sign     overlay.Sign
+	stopped  bool // its agent; its kernel goes on
 }
 
 func (n *laneNode) Send(to string, message []byte) {
@@ -89,9 +91,12 @@ func round(t *testing.T, all []*laneNode, now time.Time) {
 	v := view{now: now}
 	for _, n := range all {
 		v.nodes, v.claims = append(v.nodes, n.node), append(v.claims, n.claim)
-		v.members = append(v.members, overlay.Member{Name: n.node.Name, Alive: true})
+		v.members = append(v.members, overlay.Member{Name: n.node.Name, Alive: !n.stopped})
 	}
 	for _, n := range all {
+		if n.stopped {
+			continue
+		}
 		for len(n.inbox) > 0 {
 			n.secrets.take(<-n.inbox)
 		}
@@ -213,6 +218,36 @@ func TestLanesWithOneThatDeclines(t *testing.T) {
 	if p := all[0].State().Peers["n2"]; p.Secret[p.Lane] != secretDeclined || all[0].State().Settled != overlay.FirstGeneration {
 		t.Errorf("state %+v", all[0].State())
 	}
+}
+
+// TestLanesWaitForAStoppedAgent: the others take one generation without a node whose agent is stopped, and wait with the
+// next, which would take the lane that its kernel still sends on. The agent takes both when it goes on.
+func TestLanesWaitForAStoppedAgent(t *testing.T) {
+	all := laneNetwork(t, true, true, true)
+	now := time.Now()
+	until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+	all[2].stopped = true
+	sent := all[2].have.Lanes[overlay.FirstGeneration%overlay.Lanes].Key
+	for range 2 {
+		all[0].Rotate()
+		for range 60 {
+			now = now.Add(soon)
+			round(t, all, now)
+		}
+	}
+	for _, n := range all[:2] {
+		if s := n.State(); s.Generation != overlay.FirstGeneration+1 || s.Peers["n3"].Lane != overlay.FirstGeneration%overlay.Lanes {
+			t.Errorf("%s: %+v", n.node.Name, s)
+		}
+		if _, ok := n.peer(all[2], overlay.FirstGeneration%overlay.Lanes); !ok || all[2].have.Lanes[overlay.FirstGeneration%overlay.Lanes].Key != sent {
+			t.Errorf("%s has lost the lane to the stopped node", n.node.Name)
+		}
+	}
+	if held := all[0].State().HeldBy; !slices.Equal(held, []string{"n2", "n3"}) && !slices.Equal(held, []string{"n3"}) {
+		t.Errorf("waits for %v", held)
+	}
+	all[2].stopped = false
+	until(t, all, &now, overlay.FirstGeneration+2, secretAgreed)
 }
 
 // TestLanesAgreeAnew: a node that has forgotten all secrets, with its kernel, comes back.
