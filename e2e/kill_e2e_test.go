@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kithnet/kith/e2e/cluster"
 	"github.com/kithnet/kith/e2e/parts"
 )
 
@@ -33,7 +34,7 @@ func TestAgentKill(t *testing.T) {
 	defer cancel()
 	startFlows(ctx, t)
 	before := agents(ctx, t)
-	stopMonitors := monitorRules(t)
+	stopMonitors := monitorRules(t, shared.Members...)
 	flowing := flowStates(ctx, t, "role=client")
 
 	for _, n := range shared.Members {
@@ -262,15 +263,15 @@ func waitAgents(ctx context.Context, t *testing.T, before map[string]agent) {
 	}
 }
 
-// monitorRules records every change to Kith's table on every node until the function it returns is called.
-func monitorRules(t *testing.T) func() map[string][]string {
+// monitorRules records every change to Kith's table on nodes until the function it returns is called.
+func monitorRules(t *testing.T, nodes ...cluster.Node) func() map[string][]string {
 	t.Helper()
 	type monitor struct {
 		cmd *exec.Cmd
 		out *strings.Builder
 	}
 	running := map[string]monitor{}
-	for _, n := range shared.Members {
+	for _, n := range nodes {
 		cmd := exec.Command("nsenter", "--net=/run/netns/"+n.Name, "stdbuf", "-oL", "nft", "monitor")
 		m := monitor{cmd: cmd, out: &strings.Builder{}}
 		cmd.Stdout = m.out

@@ -55,7 +55,8 @@ const (
 func TestNoOpenWindow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	w := newWindow(ctx, t)
+	window.Prefer(ctx)
+	w := newWindow(ctx, t, time.Millisecond)
 	t.Run("Starts", func(t *testing.T) { w.in(t).starts(ctx) })
 	t.Run("Kills", func(t *testing.T) { w.in(t).kills(ctx) })
 	t.Run("Flips", func(t *testing.T) { w.in(t).flips(ctx) })
@@ -120,9 +121,10 @@ func (w *windows) must(what string, err error) {
 	}
 }
 
-func newWindow(ctx context.Context, t *testing.T) *windows {
+// newWindow makes standing pods; the datagrams of their flows are apart by period.
+func newWindow(ctx context.Context, t *testing.T, period time.Duration) *windows {
 	t.Helper()
-	w := &windows{T: t, lab: window.Start(ctx), ends: &ends{byAddress: map[netip.Addr]*window.End{}}, used: map[netip.Addr]bool{}, names: map[*window.End]string{}}
+	w := &windows{T: t, lab: window.Start(ctx, period), ends: &ends{byAddress: map[netip.Addr]*window.End{}}, used: map[netip.Addr]bool{}, names: map[*window.End]string{}}
 	config, err := clientcmd.BuildConfigFromFlags("", shared.Kubeconfig())
 	w.must("read kubeconfig", err)
 	config.QPS, config.Burst = 500, 500

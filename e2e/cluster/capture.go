@@ -23,7 +23,8 @@ const snapLen = 160
 // that heavy traffic cannot hide one.
 type Capture struct {
 	all, pods *socket
-	names     map[int]string
+	links     *netlink.Handle
+	names     map[int]string // of links by index; empty: it is none of a node
 	prefixes  []netip.Prefix
 	done      chan struct{}
 	wait      sync.WaitGroup
@@ -70,19 +71,9 @@ func (r Report) String() string {
 // Capture starts to watch the underlay.
 func (c *Cluster) Capture() (*Capture, error) {
 	k := &Capture{done: make(chan struct{}), names: map[int]string{}, prefixes: c.PodCIDRs(), report: Report{Links: map[string]int{}, Classes: map[string]int{}}}
-	h, err := handleAt(c.underlayNetns())
-	if err != nil {
+	var err error
+	if k.links, err = handleAt(c.underlayNetns()); err != nil {
 		return nil, err
-	}
-	defer h.Close()
-	links, err := h.LinkList()
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range links {
-		if _, ok := l.(*netlink.Veth); ok {
-			k.names[l.Attrs().Index] = l.Attrs().Name
-		}
 	}
 	err = inNetns(c.underlayNetns(), func() error {
 		if k.all, err = openSocket(acceptAll()); err != nil {
@@ -107,18 +98,19 @@ func (k *Capture) Stop() (Report, error) {
 	missedAt, err2 := k.pods.drops()
 	close(k.done)
 	k.wait.Wait()
+	k.links.Close()
 	err := errors.Join(err1, err2, unix.Close(k.all.fd), unix.Close(k.pods.fd))
 	k.report.Missed, k.report.MissedAt = missed, missedAt
 	return k.report, err
 }
 
 func (k *Capture) count(packet []byte, from *unix.SockaddrLinklayer) {
-	name, ok := k.names[from.Ifindex]
-	if !ok {
-		return
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	name := k.name(from.Ifindex)
+	if name == "" {
+		return
+	}
 	k.report.Links[name]++
 	if from.Pkttype != unix.PACKET_OUTGOING {
 		k.report.Classes[parse(packet).class()]++
@@ -126,17 +118,29 @@ func (k *Capture) count(packet []byte, from *unix.SockaddrLinklayer) {
 }
 
 func (k *Capture) expose(packet []byte, from *unix.SockaddrLinklayer) {
-	name, ok := k.names[from.Ifindex]
-	if !ok {
-		return
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	name := k.name(from.Ifindex)
+	if name == "" {
+		return
+	}
 	k.report.Leaks++
 	if len(k.report.Exposed) < 100 {
 		line := fmt.Sprintf("%s link %s: %s", time.Now().Format("15:04:05.000"), name, parse(packet))
 		k.report.Exposed = append(k.report.Exposed, line)
 	}
+}
+
+// name is that of a node's link. A node that was restarted has a new one.
+func (k *Capture) name(index int) string {
+	name, known := k.names[index]
+	if !known {
+		if link, err := k.links.LinkByIndex(index); err == nil && link.Type() == "veth" {
+			name = link.Attrs().Name
+		}
+		k.names[index] = name
+	}
+	return name
 }
 
 // socket is one AF_PACKET socket.

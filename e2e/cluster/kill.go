@@ -64,3 +64,17 @@ func (c *Cluster) Signal(node, program string, signal unix.Signal) error {
 	}
 	return errors.Join(failed...)
 }
+
+// LoseAPI makes every connection to the API server fail at once, also those that are open, until ReturnAPI.
+func (c *Cluster) LoseAPI() error {
+	return c.onControlPlane("add table inet away; add chain inet away input { type filter hook input priority -300; }; " +
+		fmt.Sprintf("add rule inet away input tcp dport %d reject with tcp reset", apiPort))
+}
+
+// ReturnAPI ends what LoseAPI began.
+func (c *Cluster) ReturnAPI() error { return c.onControlPlane("delete table inet away") }
+
+func (c *Cluster) onControlPlane(nft string) error {
+	_, err := c.ExecRun(c.Members[0].Name, "nft", nft)
+	return err
+}

@@ -12,7 +12,7 @@ import (
 // epoch is where datagrams count their time from: the monotonic clock of this process.
 var epoch = time.Now()
 
-// Flow is a datagram a millisecond from one pod to another, or a record a millisecond on a TCP connection.
+// Flow is a datagram a period from one pod to another, or a record a period on a TCP connection.
 type Flow struct {
 	From, To *End
 

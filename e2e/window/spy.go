@@ -24,6 +24,10 @@ type Site struct {
 // Spy tells of every pod that starts on a node, when it has its address, which is before its interface opens.
 func Spy(ctx context.Context, s Site, found func(*End)) error {
 	dir := filepath.Join(s.Root, "run", "netns")
+	// On a node that has just started it is the first pod that makes it.
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("watch for pods: %w", err)
+	}
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)

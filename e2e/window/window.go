@@ -2,8 +2,8 @@
 //
 // Input: the nodes of a quick cluster. An End is a pod's network namespace, found the moment the container runtime makes
 // it, before ADD; its sockets are this process's own, so that no container has to run. A Flow is a datagram a
-// millisecond from one End to another, or a record on a TCP connection. Output: for each flow what was sent and delivered, on one monotonic clock: all
-// nodes of a quick cluster share this machine's kernel.
+// period from one End to another, or a record on a TCP connection. Output: for each flow what was sent and delivered, on
+// one monotonic clock: all nodes of a quick cluster share this machine's kernel.
 //
 // Invariants: a flow is one connection with ports of its own, so no flow rides on another's; what is counted as
 // delivered has reached a socket in the receiving pod.
@@ -28,9 +28,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Period is the time between two datagrams of a flow.
-const Period = time.Millisecond
-
 const (
 	port       = 7777  // on which every End listens
 	firstPort  = 10000 // of the flows' own ports
@@ -46,14 +43,11 @@ type Lab struct {
 	paces []time.Duration // between two rounds of sending
 }
 
-// Start begins to send. Until ctx ends, this process goes before all others of the machine: on a busy one it would else
-// measure how late it is itself. Where that is not allowed, Pace tells.
-func Start(ctx context.Context) *Lab {
-	l := &Lab{flows: map[uint32]*Flow{}}
+// Prefer has this process, and each that it starts, go before all others of the machine until ctx ends: on a busy one it
+// would else measure how late it is itself. Where that is not allowed, Pace tells.
+func Prefer(ctx context.Context) {
 	prioritize(unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1})
 	context.AfterFunc(ctx, func() { prioritize(unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}) })
-	go l.send(ctx)
-	return l
 }
 
 // prioritize applies to all threads; those to come are made by one of them and take after it.
@@ -66,8 +60,15 @@ func prioritize(as unix.SchedAttr) {
 	}
 }
 
-func (l *Lab) send(ctx context.Context) {
-	tick := time.NewTicker(Period)
+// Start begins to send: on each flow, a datagram each period.
+func Start(ctx context.Context, period time.Duration) *Lab {
+	l := &Lab{flows: map[uint32]*Flow{}}
+	go l.send(ctx, period)
+	return l
+}
+
+func (l *Lab) send(ctx context.Context, period time.Duration) {
+	tick := time.NewTicker(period)
 	defer tick.Stop()
 	before := time.Now()
 	for {

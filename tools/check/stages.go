@@ -29,7 +29,7 @@ func stages() []stage {
 		{"mistakes", "each known mistake, put into the code, is caught by its test; some of them in the kernel only", mistakes},
 		{"kernel", "nftables, WireGuard by wireguard-go, pods' interfaces, in fresh network namespaces", kernel},
 		{"guest", "the same with the kernel's WireGuard, in an emulated machine", guest},
-		{"cluster", "a cluster in namespaces: upstream's policy tests, no open window, the basics, agents killed", cluster},
+		{"cluster", "a cluster in namespaces: upstream's policy tests, no open window, outages, the basics, agents killed", cluster},
 		{"kind", "a kind cluster, dual stack", kind},
 	}
 }
