@@ -24,16 +24,20 @@ import (
 // in folders of root.
 func TestSocketsListenWhereTheyMust(t *testing.T) {
 	for _, n := range shared.Members {
-		cidr, err := netip.ParsePrefix(kubectl(t.Context(), t, "get", "node", n.Name, "-o", "jsonpath={.spec.podCIDR}"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		mesh := cidr.Addr().Next().String()
+		gossip := netip.AddrPortFrom(n.Addresses[0], 7946).String()
 		want := []string{
-			"tcp " + n.Addresses[0].String() + ":7946", "udp " + n.Addresses[0].String() + ":7946",
-			"udp " + mesh + ":7947", "udp " + mesh + ":7948",
+			"tcp " + gossip, "udp " + gossip,
 			"udp 0.0.0.0:51820", "udp 0.0.0.0:51821", "udp [::]:51820", "udp [::]:51821",
 			"unix /run/kith/agent.sock", "unix /var/run/wireguard/kith0.sock", "unix /var/run/wireguard/kith1.sock",
+		}
+		for _, text := range strings.Fields(kubectl(t.Context(), t, "get", "node", n.Name, "-o", "jsonpath={.spec.podCIDRs[*]}")) {
+			cidr, err := netip.ParsePrefix(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, port := range []uint16{7947, 7948} {
+				want = append(want, "udp "+netip.AddrPortFrom(cidr.Addr().Next(), port).String())
+			}
 		}
 		slices.Sort(want)
 		var got []string
