@@ -20,10 +20,12 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/kithnet/kith/cni"
 )
@@ -37,8 +39,8 @@ type Links struct {
 // the process may write there.
 func New(procSys string) *Links { return &Links{sysctls: sysctls{root: procSys}} }
 
-// Create makes the attachment's veth with all that belongs to it. After an error something may be
-// left for Delete.
+// Create makes the attachment's veth with all that belongs to it, and returns when it carries packets. After
+// an error something may be left for Delete.
 func (l *Links) Create(ctx context.Context, a cni.Attachment) error {
 	sandbox, err := openSandbox(a.Netns)
 	if err != nil {
@@ -57,7 +59,47 @@ func (l *Links) Create(ctx context.Context, a cni.Attachment) error {
 	if err := sandbox.Do(func(ns.NetNS) error { return l.setUpPod(a) }); err != nil {
 		return fmt.Errorf("pod side %s in %s: %w", a.IfName, a.Netns, err)
 	}
+	if err := await(ctx, func() (bool, error) { return carries(a.HostInterface) }); err != nil {
+		return fmt.Errorf("host side %s: %w", a.HostInterface, err)
+	}
+	err = sandbox.Do(func(ns.NetNS) error { return await(ctx, func() (bool, error) { return usable(a) }) })
+	if err != nil {
+		return fmt.Errorf("pod side %s in %s: %w", a.IfName, a.Netns, err)
+	}
 	return nil
+}
+
+// await asks until the answer is yes. What an interface that is set up needs to carry packets, and an IPv6 address to
+// receive them, the kernel does at its leisure.
+func await(ctx context.Context, ready func() (bool, error)) error {
+	for {
+		if done, err := ready(); done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until it carries packets: %w", ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func carries(name string) (bool, error) {
+	link, err := netlink.LinkByName(name)
+	return err == nil && link.Attrs().OperState == netlink.OperUp, err
+}
+
+func usable(a cni.Attachment) (bool, error) {
+	for _, addr := range a.Addresses {
+		routes, err := netlink.RouteGet(addr.AsSlice())
+		if err != nil {
+			return false, fmt.Errorf("look up the way to %s: %w", addr, err)
+		}
+		if len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL {
+			return false, nil
+		}
+	}
+	return carries(a.IfName)
 }
 
 func openSandbox(path string) (ns.NetNS, error) {

@@ -63,17 +63,24 @@ func TestPodsReachEachOtherAndTheNode(t *testing.T) {
 	}
 }
 
+// TestAddressIsUsableAtOnce asks what the kernel may do later than it says, so it asks often.
 func TestAddressIsUsableAtOnce(t *testing.T) {
 	l := node(t)
-	a := attachment("a", sandbox(t), "fd00::2")
-	start := time.Now()
-	create(t, l, a)
-	took := time.Since(start)
-	run(t, "ping", "-c1", "-W1", "fd00::2")
-	if took > 100*time.Millisecond {
-		t.Errorf("Create took %v", took)
+	for range 20 {
+		a := attachment("a", sandbox(t), "10.1.0.2", "fd00::2")
+		start := time.Now()
+		create(t, l, a)
+		took := time.Since(start)
+		for _, addr := range a.Addresses {
+			run(t, "ping", "-c1", "-W2", addr.String())
+		}
+		if took > time.Second {
+			t.Errorf("Create took %v", took)
+		}
+		if err := l.Delete(t.Context(), a.HostInterface); err != nil {
+			t.Fatal(err)
+		}
 	}
-	t.Logf("Create took %v", took)
 }
 
 func TestIPv6IsSwitchedOnWhereItIsOff(t *testing.T) {
