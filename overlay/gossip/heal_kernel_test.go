@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// TestMassJoinOfAHundred is TestMassJoin with as many members as its limit is for.
+func TestMassJoinOfAHundred(t *testing.T) { massJoin(t, 100) }
+
 // TestPartitionsOfAnyShapeHeal parts members in several ways for so long that all across are given up.
 func TestPartitionsOfAnyShapeHeal(t *testing.T) {
 	count, strict := healing(t, 6)

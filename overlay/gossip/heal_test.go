@@ -72,8 +72,11 @@ func within(t *testing.T, what string, took, limit time.Duration, strict bool) {
 }
 
 // TestMassJoin starts all members at once on a network that loses packets.
-func TestMassJoin(t *testing.T) {
-	count, strict := healing(t, 20)
+func TestMassJoin(t *testing.T) { massJoin(t, 20) }
+
+func massJoin(t *testing.T, few int) {
+	t.Helper()
+	count, strict := healing(t, few)
 	c := newClique(t, 60)
 	c.network.lose(0.05)
 	c.startAll(count, Intervals{})

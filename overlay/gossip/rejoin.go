@@ -14,8 +14,8 @@ const (
 	// After a start, and as long as members come, rounds follow each other this much
 	// faster: many nodes that start at once know each other after a few of them,
 	// long before gossip has brought the news.
-	haste       = 5
-	hastyRounds = 10
+	haste       = 10
+	hastyRounds = 20
 )
 
 // rejoin tries lost addresses in rounds: memberlist itself never goes back to
