@@ -35,6 +35,8 @@ var house = map[string]rule{
 	"overlay/wireguard":           {imports: []string{"overlay"}},
 	"overlay/wireguard/userspace": {imports: []string{"overlay"}},
 	"policy":                      {pure: true, imports: []string{"identity"}},
+	"policy/dns":                  {pure: true, imports: []string{"policy"}},
+	"policy/dns/tap":              {imports: []string{"policy/dns"}},
 	"policy/kube":                 {imports: []string{"identity", "policy"}},
 	"policy/random":               {imports: []string{"identity", "policy"}},
 	"policy/matrix":               {pure: true, imports: []string{"identity", "policy"}},

@@ -16,6 +16,7 @@ type Cluster struct {
 	Namespaces []identity.Namespace
 	Policies   []Policy
 	Nodes      []Node
+	Answers    []Answer // what domain names stand for: without any, rules that name domains match nothing
 }
 
 // Flow is a connection as its real ends see it: behind every Service, and before the source is masqueraded.
@@ -107,6 +108,9 @@ func (c Cluster) rules(d Decision, t Tier, e end, f Flow) Decision {
 	for _, p := range c.holding(t, e) {
 		for n, rule := range *p.In(e.direction) {
 			if !c.matchRule(p, rule, e, f) {
+				if c.maybe(rule, e, f) {
+					d.Reason += describe(p, n, rule, e.direction) + " accepts only what its domain names were said to be, "
+				}
 				continue
 			}
 			does := describe(p, n, rule, e.direction)
@@ -196,11 +200,19 @@ func (c Cluster) matchRule(p Policy, r Rule, e end, f Flow) bool {
 	return peer && port
 }
 
+// maybe says that a rule that does not match would, had the subject been told that the other end bears one of its names.
+func (c Cluster) maybe(r Rule, e end, f Flow) bool {
+	return r.NamesDomains() && e.other == nil && (r.AllPorts || slices.ContainsFunc(r.Ports, func(p Port) bool { return matchPort(p, e, f) }))
+}
+
 // matchPeer: a selector selects pods, by their own labels and their namespace's; an ipBlock (or network) contains
 // addresses, also those of pods, and a node that it covers it covers under its mesh address too. Nodes are matched "on
-// the IPs present in the node.Status.Addresses field", and on their mesh addresses.
+// the IPs present in the node.Status.Addresses field", and on their mesh addresses. Domain names mean the addresses that
+// the subject was told of.
 func (c Cluster) matchPeer(p Policy, peer Peer, e end) bool {
 	switch {
+	case len(peer.Domains) > 0:
+		return c.told(e, peer.Domains)
 	case peer.Block != nil:
 		return peer.Block.Contains(e.otherAddr) || slices.ContainsFunc(c.Nodes, func(n Node) bool {
 			return slices.Contains(n.Mesh, e.otherAddr) && peer.Block.CoversNode(n)

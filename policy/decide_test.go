@@ -14,6 +14,8 @@ import (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
 func selector(t *testing.T, s string) labels.Selector {
 	t.Helper()
 	sel, err := labels.Parse(s)

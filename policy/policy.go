@@ -11,6 +11,7 @@ package policy
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/kithnet/kith/identity"
@@ -127,17 +128,23 @@ type Rule struct {
 	Ports    []Port
 }
 
-// Peer is the other end of a connection: pods, or addresses, or nodes. A selector that is nil selects nothing.
+// NamesDomains says whether a peer of the rule is domain names.
+func (r Rule) NamesDomains() bool {
+	return slices.ContainsFunc(r.Peers, func(p Peer) bool { return len(p.Domains) > 0 })
+}
+
+// Peer is the other end of a connection: pods, or addresses, or nodes, or domain names. A selector that is nil selects nothing.
 type Peer struct {
 	Namespaces   labels.Selector
 	OwnNamespace bool // instead of Namespaces: the policy's own
 	Pods         labels.Selector
 	Block        *Block
 	Nodes        labels.Selector
+	Domains      []Domain // only of egress rules that accept
 }
 
 // OfPods says whether the peer selects pods by their labels.
-func (p Peer) OfPods() bool { return p.Block == nil && p.Nodes == nil }
+func (p Peer) OfPods() bool { return p.Block == nil && p.Nodes == nil && len(p.Domains) == 0 }
 
 // Block is a range of addresses with holes.
 type Block struct {

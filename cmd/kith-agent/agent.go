@@ -60,6 +60,7 @@ type agent struct {
 	problems   policyProblems
 	decrees    decrees
 	enforcer   *enforcer
+	learner    *learner
 	mesher     *mesher
 	lanes      *lanes
 	gossip     *gossip.Gossip
@@ -85,6 +86,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 	a.enforcer.foreign = a.table.Watch(ctx)
 	for name, task := range map[string]func(context.Context) error{
 		"enforce policy":         a.enforcer.run,
+		"learn names":            a.learner.run,
 		"watch nodes":            a.nodes.Run,
 		"watch identities":       a.identities.Run,
 		"watch policies":         a.policies.Run,
@@ -128,6 +130,8 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	}
 	a.enforcer = newEnforcer(log, a.table)
 	a.enforcer.moved = a.written
+	a.learner = newLearner(log, a.table.Pupil())
+	a.enforcer.listen = a.learner.listen
 	a.hearsay = newHearsay(a.enforcer)
 	a.announcer = announce.New(cfg.Announce.Port, ruleset.Devices[:], a.hearsay.take)
 	return a, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -35,9 +36,10 @@ type enforcer struct {
 	log      *slog.Logger
 	table    table
 	updates  chan update
-	foreign  <-chan struct{} // somebody else changed the table
-	complete chan struct{}   // closed when the compiler has had all input once
-	moved    func()          // told after each attempt to write
+	foreign  <-chan struct{}                       // somebody else changed the table
+	complete chan struct{}                         // closed when the compiler has had all input once
+	moved    func()                                // told after each attempt to write
+	listen   func(map[netip.Addr]ruleset.Listener) // told after each write, before those who wait for it
 	compiler *ruleset.Compiler
 	waiting  []update
 	unknown  bool            // what the kernel holds must be read before the next write
@@ -66,6 +68,7 @@ func newEnforcer(log *slog.Logger, t table) *enforcer {
 	return &enforcer{
 		log: log, table: t, complete: make(chan struct{}),
 		updates: make(chan update, batch), compiler: ruleset.NewCompiler(), moved: func() {},
+		listen: func(map[netip.Addr]ruleset.Listener) {},
 	}
 }
 
@@ -221,6 +224,7 @@ func (e *enforcer) write(ctx context.Context) error {
 	e.record(transaction, begin, err)
 	e.moved()
 	if err == nil {
+		e.listen(e.compiler.Listeners())
 		e.release()
 	}
 	return err

@@ -2,6 +2,8 @@ package kube
 
 import (
 	"fmt"
+	"regexp"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -124,9 +126,12 @@ func (t *translation) clusterRule(field, peers string, r clusterRule) policy.Rul
 	for i, p := range r.protocols {
 		field := fmt.Sprintf("%s.protocols[%d]", field, i)
 		if p.DestinationNamedPort != "" && !podsOnly(rule.Peers) {
-			t.problem(field+".destinationNamedPort", "make two rules of it", "networks and nodes have no named ports")
+			t.problem(field+".destinationNamedPort", "make two rules of it", "networks, nodes and domain names have no named ports")
 		}
 		rule.Ports = append(rule.Ports, t.clusterProtocol(field, p)...)
+	}
+	if len(t.problems) == before && rule.Action != policy.Accept && rule.NamesDomains() {
+		t.problem(field+".action", "use Accept, and deny the rest in a rule behind it", "domain names are only for rules that accept")
 	}
 	switch {
 	case len(t.problems) == before:
@@ -181,13 +186,31 @@ func (t *translation) clusterPeer(field string, p policyv1alpha2.ClusterNetworkP
 	case p.Nodes != nil:
 		return []policy.Peer{{Nodes: t.peerSelector(field+".nodes", p.Nodes)}}
 	case len(p.DomainNames) > 0:
-		t.problem(field+".domainNames", "name the networks", "domain names are not supported")
+		return []policy.Peer{{Domains: t.domains(field+".domainNames", p.DomainNames)}}
 	}
 	var peers []policy.Peer
 	for i, cidr := range p.Networks {
 		peers = append(peers, policy.Peer{Block: &policy.Block{CIDR: t.prefix(fmt.Sprintf("%s.networks[%d]", field, i), string(cidr))}})
 	}
 	return peers
+}
+
+// maxDomain is how long a name may be: sets in the kernel bear it in theirs.
+const maxDomain = 240
+
+// domainName is the API's pattern, without the characters that it has by mistake (A-z).
+var domainName = regexp.MustCompile(`^([a-z0-9_]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9_]([-a-z0-9_]*[a-z0-9])?$`)
+
+func (t *translation) domains(field string, names []policyv1alpha2.DomainName) []policy.Domain {
+	out := make([]policy.Domain, len(names))
+	for i, name := range names {
+		out[i] = policy.MakeDomain(string(name))
+		below := strings.TrimPrefix(string(out[i]), "*.")
+		if len(below) > maxDomain || !domainName.MatchString(below) {
+			t.problem(fmt.Sprintf("%s[%d]", field, i), "use a name such as example.com or *.example.com", "%q is not a domain name", name)
+		}
+	}
+	return out
 }
 
 func (t *translation) peerSelector(field string, s *metav1.LabelSelector) labels.Selector {

@@ -32,6 +32,7 @@ spec:
   ingress:
   - {name: first, action: Pass, from: [{namespaces: {}}, {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: shop}}}}]}
   egress:
+  - {action: Accept, to: [{domainNames: [WWW.Example.com., "*.example.org"]}]}
   - action: Accept
     to: [{nodes: {matchLabels: {os: linux}}}, {networks: [10.1.2.3/8, "fd00::/8"]}]
     protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 1, end: 9}}}}, {sctp: {destinationPort: {number: 65535}}}]
@@ -46,9 +47,10 @@ spec:
 	want := `all-fields on app=bar
 ingress: isolated, 1 rules
   0: Pass pods {everything} of namespaces {everything} or pods {app=shop} of namespaces {everything}; any port
-egress: isolated, 2 rules
-  0: nodes {os=linux} or 10.0.0.0/8 without [] or fd00::/8 without []; 80-80/TCP, 1-9/UDP, 65535-65535/SCTP
-  1: Deny pods {everything} of namespaces {team=b}; web/TCP, web/UDP, web/SCTP
+egress: isolated, 3 rules
+  0: [www.example.com *.example.org]; any port
+  1: nodes {os=linux} or 10.0.0.0/8 without [] or fd00::/8 without []; 80-80/TCP, 1-9/UDP, 65535-65535/SCTP
+  2: Deny pods {everything} of namespaces {team=b}; web/TCP, web/UDP, web/SCTP
 `
 	if d := cmp.Diff(want, describe(p)); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
@@ -69,7 +71,10 @@ func TestClusterProblemsClose(t *testing.T) {
 		{"no peers", `to: []`, "spec.egress[0].to"},
 		{"unknown peer", `to: [{namespaces: {}}, {planets: {}}]`, "spec.egress[0].to[1]"},
 		{"two peers in one", `to: [{namespaces: {}, nodes: {}}]`, "spec.egress[0].to[0]"},
-		{"domain names", `to: [{domainNames: [example.com]}]`, "spec.egress[0].to[0].domainNames"},
+		{"part of a label", `to: [{domainNames: [example.com, "a*.example.com"]}]`, "spec.egress[0].to[0].domainNames[1]"},
+		{"domain of one label", `to: [{domainNames: ["*.com"]}]`, "spec.egress[0].to[0].domainNames[0]"},
+		{"no domain name", `to: [{domainNames: ["a b.com"]}]`, "spec.egress[0].to[0].domainNames[0]"},
+		{"named port of a domain", `to: [{domainNames: [example.com]}], protocols: [{destinationNamedPort: a}]`, "spec.egress[0].protocols[0].destinationNamedPort"},
 		{"network", `to: [{networks: [10.0.0.0/8, 10.0.0.1]}]`, "spec.egress[0].to[0].networks[1]"},
 		{"mapped network", `to: [{networks: ["::ffff:10.0.0.0/104"]}]`, "spec.egress[0].to[0].networks[0]"},
 		{"namespace operator", `to: [{namespaces: {matchExpressions: [{key: a, operator: Like}]}}]`, "spec.egress[0].to[0].namespaces"},
@@ -136,6 +141,17 @@ func TestClusterDoubtCloses(t *testing.T) {
 				t.Errorf("the rule that passed is %+v", pass)
 			}
 		})
+	}
+}
+
+// TestDomainsOnlyAccept: "DomainNames is only supported for Accept rules."
+func TestDomainsOnlyAccept(t *testing.T) {
+	for _, action := range []string{"Deny", "Pass"} {
+		p, problems := TranslateCluster(readCluster(t, `{spec: {tier: Admin, subject: {namespaces: {}}, egress: [{action: `+action+`, to: [{domainNames: [example.com]}]}]}}`))
+		r := (*p.Egress)[0]
+		if len(problems) != 1 || problems[0].Field != "spec.egress[0].action" || r.Action != policy.Deny || !r.AllPeers || !r.AllPorts {
+			t.Errorf("problems %v, rule %+v", problems, r)
+		}
 	}
 }
 

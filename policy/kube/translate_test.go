@@ -114,6 +114,8 @@ func peers(r policy.Rule) string {
 		switch {
 		case p.Block != nil:
 			s = append(s, fmt.Sprintf("%s without %v", p.Block.CIDR, p.Block.Except))
+		case len(p.Domains) > 0:
+			s = append(s, fmt.Sprint(p.Domains))
 		case p.Nodes != nil:
 			s = append(s, fmt.Sprintf("nodes {%s}", words(p.Nodes)))
 		case p.OwnNamespace:

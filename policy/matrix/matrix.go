@@ -5,7 +5,8 @@
 // for all pods that no policy can tell apart, with only those policies, namespaces and nodes that the two ends have to
 // do with; so ten thousand pods cost little more than their few hundred kinds.
 //
-// Out of scope: what a policy means (policy), and how a matrix is shown.
+// Out of scope: what a policy means (policy), how a matrix is shown, and what pods were told of domain names: the cluster's
+// Answers are not looked at, so that rules that name domains match nothing.
 package matrix
 
 import (

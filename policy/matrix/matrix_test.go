@@ -84,6 +84,7 @@ func TestMatrixIsDecide(t *testing.T) {
 	for seed := range uint64(60) {
 		r := random.New(seed)
 		c := random.Cluster(r)
+		c.Answers = nil
 		oddities(r, &c)
 		all := ends(c)
 		for cell := range matrix.New(c).Cells(all, all, ports) {

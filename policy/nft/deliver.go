@@ -21,8 +21,12 @@ const (
 // the messages and our socket takes them to the kernel. WithTestDial is the only way that v0.3.0 has for that; doc.go
 // says what for.
 func (t *Table) encode() (err error) {
-	t.conn, err = nftables.New(nftables.AsLasting(), nftables.WithTestDial(t.socket.deliver))
+	t.conn, err = encoder(t.socket)
 	return err
+}
+
+func encoder(s *socket) (*nftables.Conn, error) {
+	return nftables.New(nftables.AsLasting(), nftables.WithTestDial(s.deliver))
 }
 
 // refusal is why the kernel did not take a message.

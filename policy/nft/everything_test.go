@@ -48,6 +48,11 @@ func setsOfEverything(r ruleset.Ruleset) {
 		ruleset.Key{Low: exact(ip("fd00::"), "\x06", "\x00\x01").Low, High: exact(ip("fd00::ffff"), "\x06", "\x00\x01").Low}, ruleset.Value{})
 	putSet(r, "in_1_open", set{key: types{proto, port}, interval: true},
 		ruleset.Key{Low: exact("\x84", "\x00\x00").Low, High: exact("\x84", "\xff\xff").Low}, ruleset.Value{})
+	pairs4 := ruleset.SetSpec{Name: "told4_www.example.com", Key: types{ip4, ip4}, Learned: true}
+	pairs6 := ruleset.SetSpec{Name: "held6_.a_b.example.com", Key: types{ip6, ip6}, Learned: true}
+	for _, s := range []ruleset.SetSpec{pairs4, pairs6} {
+		r.Sets[s.Name] = &ruleset.Set{SetSpec: s, Elements: map[ruleset.Key]ruleset.Value{}}
+	}
 	putSet(r, "in_1_empty", set{key: types{class, proto, port}, interval: true}, ruleset.Key{}, ruleset.Value{})
 	delete(r.Sets["in_1_empty"].Elements, ruleset.Key{})
 }
@@ -60,6 +65,12 @@ func chainsOfEverything(r ruleset.Ruleset) {
 	answer := f{ruleset.Priority, ruleset.L4Proto, ruleset.SourcePort}
 	putChain(r, "allowed", nil, e{ruleset.PriorityNone{}})
 	putChain(r, "empty", nil)
+	putChain(r, "names", nil,
+		e{ruleset.Lookup{Fields: f{ruleset.OriginalSource, ruleset.ReplySource}, Set: "told4_www.example.com"},
+			ruleset.Update{Fields: f{ruleset.OriginalSource, ruleset.ReplySource}, Set: "told4_www.example.com"}, goTo},
+		e{ruleset.State{States: ruleset.StateEstablished}, ruleset.Lookup{Fields: f{ruleset.OriginalSource6, ruleset.ReplySource6}, Set: "held6_.a_b.example.com"},
+			ruleset.Update{Fields: f{ruleset.OriginalSource6, ruleset.ReplySource6}, Set: "held6_.a_b.example.com"}, accept},
+	)
 	putChain(r, "in_1", nil,
 		e{ruleset.PriorityNone{}},
 		e{ruleset.PriorityMap{Field: ruleset.OriginalSource, Map: "identity4"}},

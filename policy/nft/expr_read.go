@@ -42,6 +42,8 @@ func parseExpr(name string, b []byte) expr.Any {
 		return unmarshal(&expr.Bitwise{}, b)
 	case "lookup":
 		return unmarshal(&expr.Lookup{}, b)
+	case "dynset":
+		return unmarshal(&expr.Dynset{}, b)
 	case "exthdr":
 		return unmarshal(&expr.Exthdr{}, b)
 	case "masq":

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
@@ -23,6 +24,7 @@ import (
 type lab struct {
 	testing.TB
 	table                 *Table
+	taught                bool
 	router, mesh, outside *place
 	pods                  []*place // on this node
 	remotes               []end    // in the mesh
@@ -287,8 +289,13 @@ func (l *lab) cluster() policy.Cluster {
 // enforce puts a cluster's policies into the kernel, as the agent does.
 func (l *lab) enforce(c policy.Cluster, attachments []ruleset.Attachment) {
 	l.Helper()
-	want := ruleset.Compile(ruleset.Input{
-		Pods: c.Pods, Namespaces: c.Namespaces, Policies: c.Policies, Attachments: attachments, Network: l.network(),
-	})
-	converge(l, l.table, want)
+	in := ruleset.Input{Pods: c.Pods, Namespaces: c.Namespaces, Attachments: attachments, Network: l.network()}
+	if l.taught {
+		converge(l, l.table, ruleset.Compile(in)) // forgets what pods were told
+	}
+	in.Policies = c.Policies
+	compiler := ruleset.CompilerOf(in)
+	converge(l, l.table, compiler.Ruleset())
+	l.taught = len(c.Answers) > 0
+	must(l, "learn", l.table.Pupil().Learn(l.Context(), compiler.Lessons(c.Answers), time.Hour))
 }

@@ -35,6 +35,10 @@ func (r chance) cluster(l *lab) policy.Cluster {
 	for i := range 1 + r.IntN(7) {
 		c.Policies = append(c.Policies, r.policy(fmt.Sprintf("policy%d", i)))
 	}
+	for range r.IntN(30) {
+		e := pick(r, l.ends()...)
+		c.Answers = append(c.Answers, policy.Answer{Pod: pick(r, c.Pods...).Key(), Name: pick[policy.Domain](r, "a.example", "b.a.example"), Address: pick(r, e.addresses...)})
+	}
 	return c
 }
 
@@ -49,15 +53,15 @@ func (r chance) policy(name string) policy.Policy {
 		p.Tier, p.Priority = pick(r, policy.Admin, policy.Baseline), int32(r.IntN(3))
 	}
 	if r.one(70) {
-		p.Ingress = r.rules(p.Tier)
+		p.Ingress = r.rules(p.Tier, policy.Ingress)
 	}
 	if p.Ingress == nil || r.one(40) {
-		p.Egress = r.rules(p.Tier)
+		p.Egress = r.rules(p.Tier, policy.Egress)
 	}
 	return p
 }
 
-func (r chance) rules(t policy.Tier) *policy.Rules {
+func (r chance) rules(t policy.Tier, d policy.Direction) *policy.Rules {
 	var rules policy.Rules
 	for range r.IntN(4) {
 		rule := policy.Rule{AllPeers: r.one(20), AllPorts: r.one(35)}
@@ -67,6 +71,9 @@ func (r chance) rules(t policy.Tier) *policy.Rules {
 		for range 1 + r.IntN(2) {
 			rule.Peers = append(rule.Peers, r.peer(t))
 			rule.Ports = append(rule.Ports, r.port())
+		}
+		if rule.Action == policy.Accept && d == policy.Egress && t != policy.NetworkPolicy && r.one(50) {
+			rule.Peers = append(rule.Peers, policy.Peer{Domains: []policy.Domain{pick[policy.Domain](r, "a.example", "*.a.example", "*.example")}})
 		}
 		rules = append(rules, rule)
 	}

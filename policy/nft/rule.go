@@ -122,6 +122,11 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 		w.add(&expr.Lookup{SourceRegister: firstRegister, SetName: e.Map, IsDestRegSet: true, DestRegister: firstRegister}, setPriority)
 	case ruleset.PriorityNone:
 		w.add(&expr.Immediate{Register: firstRegister, Data: []byte(native32(0))}, setPriority)
+	case ruleset.Update:
+		if err := w.key(e.Fields, e.Set); err != nil {
+			return err
+		}
+		w.add(&expr.Dynset{SrcRegKey: firstRegister, SetName: e.Set, Operation: unix.NFT_DYNSET_OP_UPDATE})
 	case ruleset.Counter:
 		w.add(&expr.Counter{})
 	case ruleset.Masquerade:

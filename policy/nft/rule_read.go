@@ -159,8 +159,11 @@ func (r *ruleReader) state() ruleset.Expr {
 func (r *ruleReader) lookup() ruleset.Expr {
 	fields := r.fields()
 	in, ok := r.at(0).(*expr.Lookup)
+	update, updates := r.at(0).(*expr.Dynset)
 	r.take(1)
 	switch {
+	case updates && len(fields) > 0:
+		return ruleset.Update{Fields: fields, Set: update.SetName}
 	case !ok || len(fields) == 0:
 		return r.fail()
 	case !in.IsDestRegSet && in.Invert:

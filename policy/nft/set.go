@@ -58,6 +58,9 @@ func kernelSet(table *nftables.Table, s ruleset.SetSpec) (*nftables.Set, error) 
 		Table: table, Name: s.Name, Interval: s.Interval, Concatenation: isConcatOfIntervals(s),
 		IsMap: s.Data != ruleset.TypeNone, KeyType: datatype(s.Key[0]), DataType: datatype(s.Data),
 	}
+	if s.Learned {
+		set.HasTimeout, set.Timeout, set.Dynamic, set.Size = true, heldFor, true, ruleset.LearnedSize
+	}
 	switch {
 	case len(s.Key) > 1:
 		fields := make([]nftables.SetDatatype, len(s.Key))
@@ -100,6 +103,9 @@ func setFlags(s ruleset.SetSpec) (flags uint32) {
 	if s.Data != ruleset.TypeNone {
 		flags |= unix.NFT_SET_MAP
 	}
+	if s.Learned {
+		flags |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+	}
 	return flags
 }
 
@@ -131,7 +137,7 @@ func parseSet(b []byte) shownSet {
 		}
 	}
 	s.anonymous = flags&unix.NFT_SET_ANONYMOUS != 0
-	spec := ruleset.SetSpec{Name: s.spec.Name, Key: typesOf(key), Data: typeOf(data), Interval: flags&unix.NFT_SET_INTERVAL != 0}
+	spec := ruleset.SetSpec{Name: s.spec.Name, Key: typesOf(key), Data: typeOf(data), Interval: flags&unix.NFT_SET_INTERVAL != 0, Learned: flags&unix.NFT_SET_EVAL != 0}
 	if setFlags(spec) == flags && !slices.Contains(spec.Key, ruleset.TypeNone) && keyLen(spec.Key) == int(length) {
 		s.spec = spec
 	}

@@ -20,6 +20,7 @@ type Table struct {
 	kernel *nftables.Table
 	socket *socket
 	events *socket
+	pupil  *Pupil
 	limit  int
 	// sets are the sets that the kernel has; nil when that is not known.
 	sets map[string]ruleset.SetSpec
@@ -55,15 +56,26 @@ func Open(opts ...Option) (*Table, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.conn.Close())
 	}
-	if err := listen(events, s.port); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for changes of tables: %w", err), s.conn.Close(), events.conn.Close())
+	learning, err := dial(o.namespace)
+	if err != nil {
+		return nil, errors.Join(err, s.conn.Close(), events.conn.Close())
 	}
-	t := &Table{socket: s, events: events, limit: o.limit, kernel: &nftables.Table{Name: ruleset.Table, Family: nftables.TableFamilyINet}}
-	return t, t.encode()
+	if err := listen(events, s.port, learning.port); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for changes of tables: %w", err), s.conn.Close(), events.conn.Close(), learning.conn.Close())
+	}
+	kernel := &nftables.Table{Name: ruleset.Table, Family: nftables.TableFamilyINet}
+	t := &Table{socket: s, events: events, limit: o.limit, kernel: kernel, pupil: &Pupil{socket: learning, table: kernel}}
+	t.pupil.conn, err = encoder(learning)
+	return t, errors.Join(err, t.encode())
 }
 
+// Pupil is who puts into the table's sets what pods are told. It runs beside the Table, until that is closed.
+func (t *Table) Pupil() *Pupil { return t.pupil }
+
 // Close ends the connection and Watch. The table stays.
-func (t *Table) Close() error { return errors.Join(t.socket.conn.Close(), t.events.conn.Close()) }
+func (t *Table) Close() error {
+	return errors.Join(t.socket.conn.Close(), t.events.conn.Close(), t.pupil.socket.conn.Close())
+}
 
 // Read gives the table as the kernel has it. No table, or one that is switched off, is an empty ruleset.
 func (t *Table) Read(ctx context.Context) (ruleset.Ruleset, error) {
@@ -130,7 +142,7 @@ func (t *Table) readSets(ctx context.Context, have ruleset.Ruleset) (map[string]
 }
 
 func (t *Table) readElements(spec ruleset.SetSpec) (map[ruleset.Key]ruleset.Value, error) {
-	if len(spec.Key) == 0 {
+	if len(spec.Key) == 0 || spec.Learned {
 		return map[ruleset.Key]ruleset.Value{}, nil
 	}
 	lists, err := t.socket.dump(unix.NFT_MSG_GETSETELEM,

@@ -20,6 +20,9 @@ func Describe(c policy.Cluster) string {
 	for _, p := range c.Pods {
 		fmt.Fprintf(&b, "pod %s %v %v %v created %d\n", p.Key(), p.Addresses, p.Labels, p.Ports, p.Created.Unix())
 	}
+	for _, a := range c.Answers {
+		fmt.Fprintf(&b, "%s was told that %s is %s\n", a.Pod, a.Name, a.Address)
+	}
 	for _, p := range c.Policies {
 		fmt.Fprintf(&b, "policy %s for %s\n", p.Key(), words(p.Subject))
 		if p.Tier != policy.NetworkPolicy {
@@ -45,6 +48,8 @@ func describeRules(b *strings.Builder, rules policy.Rules) {
 			switch {
 			case p.Block != nil:
 				peers = append(peers, fmt.Sprintf("%s except %v", p.Block.CIDR, p.Block.Except))
+			case len(p.Domains) > 0:
+				peers = append(peers, fmt.Sprintf("domains %v", p.Domains))
 			case p.Nodes != nil:
 				peers = append(peers, "nodes "+words(p.Nodes))
 			case p.OwnNamespace:

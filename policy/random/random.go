@@ -37,6 +37,9 @@ func Cluster(r *rand.Rand) policy.Cluster {
 	for i := range s.IntN(9) {
 		c.Policies = append(c.Policies, s.policy(c, i))
 	}
+	for range s.IntN(12) {
+		c.Answers = append(c.Answers, policy.Answer{Pod: pick(s, c.Pods).Key(), Name: pick(s, names()), Address: s.address(c)})
+	}
 	return c
 }
 
@@ -117,6 +120,15 @@ func (s source) address(c policy.Cluster) netip.Addr {
 	return pick(s, outside())
 }
 
+// names are what pods ask for: the domains of rules mean some of them.
+func names() []policy.Domain {
+	return []policy.Domain{"example.com", "a.example.com", "b.a.example.com", "example.org"}
+}
+
+func domains() []policy.Domain {
+	return []policy.Domain{"example.com", "*.example.com", "a.example.com", "*.a.example.com", "*.org"}
+}
+
 func outside() []netip.Addr {
 	return []netip.Addr{
 		netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.130"), netip.MustParseAddr("10.9.8.7"),
@@ -132,16 +144,16 @@ func (s source) policy(c policy.Cluster, i int) policy.Policy {
 	}
 	switch s.IntN(3) {
 	case 0:
-		p.Ingress = s.rules(p.Tier)
+		p.Ingress = s.rules(p.Tier, policy.Ingress)
 	case 1:
-		p.Egress = s.rules(p.Tier)
+		p.Egress = s.rules(p.Tier, policy.Egress)
 	case 2:
-		p.Ingress, p.Egress = s.rules(p.Tier), s.rules(p.Tier)
+		p.Ingress, p.Egress = s.rules(p.Tier, policy.Ingress), s.rules(p.Tier, policy.Egress)
 	}
 	return p
 }
 
-func (s source) rules(t policy.Tier) *policy.Rules {
+func (s source) rules(t policy.Tier, d policy.Direction) *policy.Rules {
 	var rules policy.Rules
 	for range s.IntN(4) {
 		r := policy.Rule{AllPeers: s.IntN(6) == 0, AllPorts: s.IntN(3) == 0}
@@ -150,6 +162,9 @@ func (s source) rules(t policy.Tier) *policy.Rules {
 		}
 		for range 1 + s.IntN(3) {
 			r.Peers = append(r.Peers, s.peer(t))
+		}
+		if d == policy.Egress && r.Action == policy.Accept && t != policy.NetworkPolicy && s.IntN(2) == 0 {
+			r.Peers = append(r.Peers, policy.Peer{Domains: []policy.Domain{pick(s, domains()), pick(s, domains())}})
 		}
 		for range 1 + s.IntN(3) {
 			r.Ports = append(r.Ports, s.port())

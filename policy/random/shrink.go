@@ -30,6 +30,11 @@ func shrinkOnce(c policy.Cluster, fails func(policy.Cluster) bool) (policy.Clust
 			c.Pods, ok = remove(c.Pods, i)
 			return c, ok
 		},
+		func(c policy.Cluster, i int) (policy.Cluster, bool) {
+			var ok bool
+			c.Answers, ok = remove(c.Answers, i)
+			return c, ok
+		},
 		withoutPart,
 	} {
 		for i := 0; ; i++ {

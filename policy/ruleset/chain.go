@@ -167,6 +167,7 @@ func (c *Compiler) fill(x *content) {
 	for _, i := range x.fixed {
 		c.want.put(x.prefix+i.set, i.key, Value{})
 	}
+	c.learn(x)
 	for id := range x.members() {
 		c.contribute(x, id)
 	}
@@ -183,6 +184,7 @@ func (c *Compiler) fill(x *content) {
 // empty takes out of the ruleset what install put there, but for the sets and the chain themselves.
 func (c *Compiler) empty(ch *chain) {
 	for _, x := range ch.contents {
+		c.forget(x)
 		for id := range x.members() {
 			c.withdraw(x, id)
 		}

@@ -25,6 +25,7 @@ type Compiler struct {
 	chainsOf  map[policy.Name][]*chain
 	byAddress map[*chain]struct{} // chains with named blocks
 	names     map[*identity.Identity]*naming
+	domains   map[policy.Domain]int // how many contents name each
 	want      *wanted
 	dirty     dirt
 }
@@ -45,7 +46,7 @@ func NewCompiler() *Compiler {
 		table: identity.NewTable(), policies: map[policy.Name]policy.Policy{}, policiesIn: map[string]map[policy.Name]struct{}{},
 		attachments: map[string]*attached{}, claims: map[netip.Addr][]string{},
 		peers: newPeerIndex(), chains: map[string]*chain{}, chainsOf: map[policy.Name][]*chain{},
-		byAddress: map[*chain]struct{}{}, names: map[*identity.Identity]*naming{},
+		byAddress: map[*chain]struct{}{}, names: map[*identity.Identity]*naming{}, domains: map[policy.Domain]int{},
 		want: newWanted(), dirty: newDirt(),
 	}
 	c.dirty.network = true

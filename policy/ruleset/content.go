@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
@@ -22,11 +23,15 @@ const (
 	setName4  = "_name4" // address . protocol . port: pods in a block that have a port of a name
 	setName6  = "_name6"
 	setOpen   = "_open" // protocol . port with intervals, for rules without peers
+	setTo     = "_to"   // the same for a rule with domain names; its number follows
 )
 
 // specOf is one of these sets of a chain, without elements.
 func specOf(chain, set string) SetSpec {
 	s := SetSpec{Name: chain + set}
+	if strings.HasPrefix(set, setTo) {
+		set = setOpen
+	}
 	switch set {
 	case setAny:
 		s.Key = []Type{TypeClassID}
@@ -62,6 +67,7 @@ type content struct {
 	peers    []peerRule
 	fixed    []item
 	named    []namedBlock
+	byName   []domainRule
 	blocks   bool // depends on the nodes' addresses
 	sets     map[string]struct{}
 	inBlock  map[netip.Addr][]item // what namedItems gave
@@ -134,6 +140,7 @@ func (b *builder) rule(p policy.Policy, r policy.Rule) {
 	default:
 		b.pods(p, r.Peers, ports)
 		b.block(r.Peers, ports)
+		b.domain(r.Peers, ports)
 	}
 }
 
@@ -167,7 +174,7 @@ func (b *builder) pods(p policy.Policy, peers []policy.Peer, ports ports) {
 func (b *builder) block(peers []policy.Peer, ports ports) {
 	var ranges []addrRange
 	for _, peer := range peers {
-		if !peer.OfPods() {
+		if peer.Block != nil || peer.Nodes != nil {
 			b.blocks = true
 			ranges = append(ranges, peerRanges(peer, b.compiler.network.Nodes)...)
 		}

@@ -42,6 +42,8 @@ func (e ICMPType) String() string {
 
 func (e Lookup) String() string { return joinFields(e.Fields) + " " + e.Op.String() + "@" + e.Set }
 
+func (e Update) String() string { return "update @" + e.Set + " { " + joinFields(e.Fields) + " }" }
+
 func (e VerdictMap) String() string { return joinFields(e.Fields) + " vmap @" + e.Map }
 
 func (e PriorityMap) String() string {

@@ -124,6 +124,11 @@ type (
 		Op     Op
 		Set    string
 	}
+	// Update puts the concatenation of Fields into a set that learns, or begins its time there anew.
+	Update struct {
+		Fields []Field
+		Set    string
+	}
 	// VerdictMap applies the verdict that a map holds for the concatenation of Fields; none: goes on.
 	VerdictMap struct {
 		Fields []Field
@@ -217,6 +222,7 @@ func (NotSYN) expr()       {}
 func (ClampMSS) expr()     {}
 func (ICMPType) expr()     {}
 func (Lookup) expr()       {}
+func (Update) expr()       {}
 func (VerdictMap) expr()   {}
 func (PriorityMap) expr()  {}
 func (PriorityNone) expr() {}

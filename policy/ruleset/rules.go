@@ -54,7 +54,11 @@ func (x *content) rules(other4, other6 Field) []Rule {
 	for _, set := range []string{setBlock6, setName6} {
 		rs = append(rs, x.both(set, other6)...)
 	}
-	return append(rs, x.both(setOpen)...)
+	rs = append(rs, x.both(setOpen)...)
+	for _, r := range x.byName {
+		rs = append(rs, r.rules(x)...)
+	}
+	return rs
 }
 
 func (x *content) has(set string) bool {

@@ -15,6 +15,7 @@ type SetSpec struct {
 	Key      []Type
 	Data     Type // TypeNone, TypeVerdict or TypeClassID
 	Interval bool
+	Learned  bool // elements come by answers and packets and end by time: no ruleset has them
 }
 
 // Set is a set or map with its elements.

@@ -104,6 +104,9 @@ func specFor(name string) SetSpec {
 			return s
 		}
 	}
+	if spec, ok := learnedSpec(name); ok {
+		return spec
+	}
 	if n := strings.LastIndexByte(name, '_'); n > 0 {
 		return specOf(name[:n], name[n:])
 	}
@@ -125,6 +128,9 @@ func (s SetSpec) properties() []string {
 	typ := "type " + strings.Join(key, " . ")
 	if s.Data != TypeNone {
 		typ += " : " + s.Data.String()
+	}
+	if s.Learned {
+		return []string{typ, fmt.Sprintf("size %d", LearnedSize), "flags dynamic,timeout", "timeout " + HeldFor}
 	}
 	if s.Interval {
 		return []string{typ, "flags interval"}

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 )
@@ -43,6 +46,59 @@ func TestTiersGolden(t *testing.T) {
 	in := labelled()
 	in.Policies = tiers(t)
 	golden(t, "tiers.nft", Compile(in).String())
+}
+
+// TestDomainsGolden: names have sets of their own, which two policies share, and rules that look there for what the pod was
+// told.
+func TestDomainsGolden(t *testing.T) {
+	in := labelled()
+	named := func(name string, priority int32, ports []policy.Port, domains ...policy.Domain) policy.Policy {
+		return policy.Policy{
+			Tier: policy.Admin, Name: name, Priority: priority, Namespaces: labels.Everything(), Subject: selector(t, "role=api"),
+			Egress: &policy.Rules{{Peers: []policy.Peer{{Domains: domains}}, AllPorts: ports == nil, Ports: ports}},
+		}
+	}
+	web := []policy.Port{{Protocol: identity.TCP, First: 443, Last: 443}, {Protocol: identity.TCP, First: 8000, Last: 8999}}
+	in.Policies = []policy.Policy{named("some-ports", 1, web, "api.example.com", "*.example.org"), named("all-ports", 2, nil, "*.example.org")}
+	c := CompilerOf(in)
+	c.Commit()
+	golden(t, "domains.nft", c.Ruleset().String())
+	c.DeletePolicy(policy.Name{Name: "some-ports"})
+	golden(t, "transaction/domains-policy-deleted.nft", c.Commit().String())
+	c.DeletePolicy(policy.Name{Name: "all-ports"})
+	c.Commit()
+	if d := cmp.Diff(Compile(labelled()).String(), c.Ruleset().String()); d != "" {
+		t.Errorf("something stays (-never there +deleted)\n%s", d)
+	}
+}
+
+// TestListeners: those whose policies name domains, by each of their addresses, and no others.
+func TestListeners(t *testing.T) {
+	in := labelled()
+	in.Policies = []policy.Policy{{
+		Tier: policy.Baseline, Name: "named", Namespaces: labels.Everything(), Subject: selector(t, "role=api"),
+		Egress: &policy.Rules{{Peers: []policy.Peer{{Domains: []policy.Domain{"*.example.org", "example.org"}}}, AllPorts: true}},
+	}}
+	pay := in.Attachments[0].Addresses
+	l := Listener{Addresses: pay, Domains: []policy.Domain{"*.example.org", "example.org"}}
+	got := CompilerOf(in).Listeners()
+	if d := cmp.Diff(map[netip.Addr]Listener{pay[0]: l, pay[1]: l}, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	four, six := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")
+	for _, tt := range []struct {
+		name    policy.Domain
+		address netip.Addr
+		want    []ElementChange
+	}{
+		{"example.org", four, []ElementChange{Told("example.org", pay[0], four)}},
+		{"www.example.org", six, []ElementChange{Told("*.example.org", pay[1], six)}},
+		{"example.com", four, nil},
+	} {
+		if d := cmp.Diff(tt.want, l.Lessons(tt.name, tt.address)); d != "" {
+			t.Errorf("%s is %s (-want +got)\n%s", tt.name, tt.address, d)
+		}
+	}
 }
 
 // TestPriorityGolden: only the order of two policies changes. New sets are filled before the chain's rules change, the

@@ -31,7 +31,11 @@ func Compile(c policy.Cluster) *Paths {
 	p := &Paths{cluster: c, nodes: map[string]*node{}, veths: map[netip.Addr]ruleset.Attachment{}}
 	for _, n := range c.Nodes {
 		in := Input(c, n.Name)
-		p.nodes[n.Name] = &node{n, ruleset.Compile(in)}
+		compiler := ruleset.CompilerOf(in)
+		p.nodes[n.Name] = &node{n, compiler.Ruleset()}
+		for _, e := range compiler.Lessons(c.Answers) {
+			p.nodes[n.Name].ruleset.Sets[e.Set].Elements[e.Key] = e.Value
+		}
 		for _, a := range in.Attachments {
 			for _, addr := range a.Addresses {
 				p.veths[addr] = a

@@ -174,6 +174,8 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		}
 		_, found, err := w.find(e.Set, e.Fields)
 		return found == (e.Op == ruleset.Equal), err
+	case ruleset.Update:
+		return true, nil
 	case ruleset.PriorityMap:
 		v, ok, err := w.find(e.Map, []ruleset.Field{e.Field})
 		if ok {

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kithnet/kith/policy/dns"
+	"github.com/kithnet/kith/policy/dns/tap"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+const (
+	// grace is how much longer than an answer says an address is believed: a pod takes its time from asking to connecting.
+	grace = time.Minute
+	// longestBelief bounds that.
+	longestBelief = 24 * time.Hour
+	// mostLessons is how much one pod may have been told at a time: a pod that asks for names without end fills no more.
+	mostLessons = 4096
+)
+
+// pupil puts elements into the kernel, each for so long.
+type pupil interface {
+	Learn(context.Context, []ruleset.ElementChange, time.Duration) error
+}
+
+// ear hears what name servers answer to some pods.
+type ear interface {
+	Listen([]netip.Addr) error
+	Run(context.Context) error
+	Close() error
+}
+
+// learner teaches the kernel what names stand for, as each pod is told it. On a node without pods whose policies name
+// domains it does nothing at all.
+type learner struct {
+	log   *slog.Logger
+	pupil pupil
+	open  func(tap.Hear) (ear, error)
+	asked chan struct{} // signals that somebody is to be heard
+
+	mu        sync.Mutex
+	listeners map[netip.Addr]ruleset.Listener
+	ear       ear
+	told      map[netip.Addr]map[ruleset.ElementChange]time.Time // until when
+}
+
+func newLearner(log *slog.Logger, p pupil) *learner {
+	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear) }
+	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1), told: map[netip.Addr]map[ruleset.ElementChange]time.Time{}}
+}
+
+// listen hears exactly these from now on.
+func (l *learner) listen(to map[netip.Addr]ruleset.Listener) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if reflect.DeepEqual(to, l.listeners) || len(to)+len(l.listeners) == 0 {
+		return
+	}
+	l.listeners = to
+	maps.DeleteFunc(l.told, func(a netip.Addr, _ map[ruleset.ElementChange]time.Time) bool { return len(to[a].Domains) == 0 })
+	if l.ear == nil {
+		nudge(l.asked)
+		return
+	}
+	l.tune()
+}
+
+func (l *learner) tune() {
+	if err := l.ear.Listen(slices.Collect(maps.Keys(l.listeners))); err != nil {
+		l.log.Error("domain names not learned for all pods", "error", err)
+	}
+}
+
+// run hears from the first listener on. Without it nothing else of the agent stops: pods reach what they were told
+// before, and no new names.
+func (l *learner) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-l.asked:
+	}
+	for ctx.Err() == nil {
+		e, err := persist(ctx, l.log, "name servers' answers", func() (ear, error) { return l.open(l.hear) })
+		if err != nil {
+			return ignoreEnd(ctx, err)
+		}
+		l.mu.Lock()
+		l.ear = e
+		l.tune()
+		l.mu.Unlock()
+		err = e.Run(ctx)
+		l.mu.Lock()
+		l.ear = nil
+		l.mu.Unlock()
+		if err = errors.Join(err, e.Close()); err != nil {
+			l.log.Error("domain names not learned for a moment", "error", err)
+		}
+	}
+	return nil
+}
+
+// hear is called before the pod has the answer.
+func (l *learner) hear(ctx context.Context, pod netip.Addr, told []dns.Telling) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	lessons := map[time.Duration][]ruleset.ElementChange{} // by how long they are good
+	for _, t := range told {
+		lifetime := min(t.TTL, longestBelief) + grace
+		for _, e := range l.listeners[pod].Lessons(t.Name, t.Address) {
+			if !l.room(pod, e, now) {
+				l.log.Warn("pod was told too much: an address is not learned", "pod", pod, "name", t.Name, "address", t.Address)
+				continue
+			}
+			l.told[pod][e] = now.Add(lifetime)
+			lessons[lifetime] = append(lessons[lifetime], e)
+		}
+	}
+	for lifetime, elements := range lessons {
+		if err := l.pupil.Learn(ctx, elements, lifetime); err != nil {
+			l.log.Error("domain names not learned", "pod", pod, "error", err)
+		}
+	}
+}
+
+// room says whether a pod may be told this, too, after what is over was forgotten.
+func (l *learner) room(pod netip.Addr, e ruleset.ElementChange, now time.Time) bool {
+	known := l.told[pod]
+	if known == nil {
+		known = map[ruleset.ElementChange]time.Time{}
+		l.told[pod] = known
+	}
+	if _, again := known[e]; again || len(known) < mostLessons {
+		return true
+	}
+	maps.DeleteFunc(known, func(_ ruleset.ElementChange, until time.Time) bool { return until.Before(now) })
+	return len(known) < mostLessons
+}

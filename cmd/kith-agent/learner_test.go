@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/dns"
+	"github.com/kithnet/kith/policy/dns/tap"
+	"github.com/kithnet/kith/policy/ruleset"
+)
+
+// fakePupil notes what it learns.
+type fakePupil struct{ learned map[time.Duration]int }
+
+func (p *fakePupil) Learn(_ context.Context, elements []ruleset.ElementChange, lifetime time.Duration) error {
+	p.learned[lifetime] += len(elements)
+	return nil
+}
+
+// fakeEar tells whom it was last to listen to.
+type fakeEar struct{ listens chan []netip.Addr }
+
+func (e *fakeEar) Listen(pods []netip.Addr) error { e.listens <- pods; return nil }
+func (e *fakeEar) Run(ctx context.Context) error  { <-ctx.Done(); return nil }
+func (e *fakeEar) Close() error                   { return nil }
+
+func listener(domains ...policy.Domain) map[netip.Addr]ruleset.Listener {
+	four, six := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00:1::5")
+	l := ruleset.Listener{Addresses: []netip.Addr{four, six}, Domains: domains}
+	return map[netip.Addr]ruleset.Listener{four: l, six: l}
+}
+
+// TestLearnerHearsWhomItShould: nothing is opened before there is somebody to hear, and later changes are taken over
+// before listen returns.
+func TestLearnerHearsWhomItShould(t *testing.T) {
+	heard, opened := &fakeEar{make(chan []netip.Addr, 8)}, make(chan struct{}, 8)
+	l := newLearner(slog.New(slog.DiscardHandler), &fakePupil{})
+	l.open = func(tap.Hear) (ear, error) { opened <- struct{}{}; return heard, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.run(ctx) }()
+	l.listen(nil)
+	select {
+	case <-opened:
+		t.Error("opened for nobody")
+	default:
+	}
+	l.listen(listener("example.com"))
+	if got := <-heard.listens; len(got) != 2 {
+		t.Errorf("listens to %v", got)
+	}
+	l.listen(listener("example.com"))
+	l.listen(map[netip.Addr]ruleset.Listener{})
+	if got := <-heard.listens; len(got) != 0 || len(heard.listens) != 0 {
+		t.Errorf("listens to %v, and %d times more", got, len(heard.listens))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLearnerTeachesWhatRulesName: for all addresses of the pod, no longer than a day and a minute, and no more than a pod
+// may be told.
+func TestLearnerTeachesWhatRulesName(t *testing.T) {
+	p := &fakePupil{map[time.Duration]int{}}
+	l := newLearner(slog.New(slog.DiscardHandler), p)
+	l.listen(listener("*.example.com", "www.example.com"))
+	pod := netip.MustParseAddr("10.244.1.5")
+	six, four := netip.MustParseAddr("2001:db8::7"), netip.MustParseAddr("203.0.113.7")
+	told := []dns.Telling{
+		{Name: "www.example.com", Address: six, TTL: 30 * time.Second}, {Name: "a.example.com", Address: four, TTL: 1000 * time.Hour},
+		{Name: "example.com", Address: four, TTL: time.Second},
+	}
+	l.hear(t.Context(), pod, told)
+	l.hear(t.Context(), netip.MustParseAddr("10.244.1.6"), told)
+	if d := cmp.Diff(map[time.Duration]int{90 * time.Second: 2, 24*time.Hour + time.Minute: 1}, p.learned); d != "" {
+		t.Errorf("learned (-want +got)\n%s", d)
+	}
+	flood := make([]dns.Telling, 2*mostLessons)
+	for i := range flood {
+		flood[i] = dns.Telling{Name: policy.Domain(fmt.Sprintf("x%d.example.com", i)), Address: netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})}
+	}
+	for _, again := range [][]dns.Telling{flood, slices.Clone(flood[:10])} {
+		l.hear(t.Context(), pod, again)
+	}
+	if got := p.learned[grace]; got != mostLessons-3+10 {
+		t.Errorf("learned %d of a flood, and what was known already; want %d", got, mostLessons-3+10)
+	}
+}

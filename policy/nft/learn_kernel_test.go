@@ -1,0 +1,90 @@
+//go:build kernel
+
+package nft
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/ruleset"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// onlyNamed lets a pod reach a port of what a domain stands for, and nothing else.
+func onlyNamed(pod string, d policy.Domain, ports ...policy.Port) policy.Policy {
+	all := func(cidr string) policy.Peer {
+		return policy.Peer{Block: &policy.Block{CIDR: netip.MustParsePrefix(cidr)}}
+	}
+	return policy.Policy{
+		Tier: policy.Admin, Name: "named", Namespaces: labels.Everything(), Subject: parse("app=" + pod),
+		Egress: &policy.Rules{
+			{Peers: []policy.Peer{{Domains: []policy.Domain{d}}}, AllPorts: len(ports) == 0, Ports: ports},
+			{Action: policy.Deny, Peers: []policy.Peer{all("0.0.0.0/0"), all("::/0")}, AllPorts: true},
+		},
+	}
+}
+
+// TestNamesAreLearned: what a pod was told it reaches, at the ports of the rule; when that is over, no new connection
+// opens and the open ones go on, whatever agent comes next; when no rule names the domain any more, they end.
+func TestNamesAreLearned(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.serve()
+		pod, remote := l.pods[0].end, l.remotes[0]
+		l.under(onlyNamed("pod0", "*.example", port(identity.TCP, 8090), port(identity.TCP, ports[0])))
+		told := []ruleset.ElementChange{ruleset.Told("*.example", pod.addresses[family], remote.addresses[family])}
+		learn := func(lifetime time.Duration) { must(t, "learn", l.table.Pupil().Learn(t.Context(), told, lifetime)) }
+		open := l.between(pod, remote, family, identity.TCP, ports[0])
+		reaches := func(when string, f flow, want bool) {
+			t.Helper()
+			if wrong := l.mismatches([]flow{f}, func(flow) bool { return want }); len(wrong) > 0 {
+				t.Errorf("%s: %s reaches its end: %t", when, f, !want)
+			}
+		}
+		reaches("before it was told", open, false)
+		learn(time.Hour)
+		learn(time.Hour)
+		reaches("told twice", open, true)
+		reaches("another port", l.between(pod, remote, family, identity.TCP, ports[1]), false)
+		reaches("another pod of that name", l.between(pod, l.remotes[1], family, identity.TCP, ports[0]), false)
+		c := l.call(l.between(pod, remote, family, identity.TCP, 8090))
+		learn(50 * time.Millisecond)
+		for over := time.Now().Add(late); time.Now().Before(over) && len(l.mismatches([]flow{open}, func(flow) bool { return false })) > 0; {
+		}
+		reaches("when it is over", open, false)
+		l.wantCarried(c, "when it is over", true)
+		next := openTable(t, l.router.ns)
+		if tx := ruleset.Diff(mustRead(t, next), mustRead(t, l.table)); !tx.Empty() {
+			t.Errorf("the next agent would write\n%s", tx)
+		}
+		l.wantCarried(c, "under the next agent", true)
+		l.under(onlyNamed("pod0", "other.example"))
+		l.wantCarried(c, "when no rule names it", false)
+	})
+}
+
+// TestLearningIsNoForeignChange, but what others do to a set is.
+func TestLearningIsNoForeignChange(t *testing.T) {
+	l := newLab(t)
+	l.under(onlyNamed("pod0", "a.example"))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	changes := l.table.Watch(ctx)
+	told := []ruleset.ElementChange{ruleset.Told("a.example", l.pods[0].addresses[0], l.remotes[0].addresses[0])}
+	must(t, "learn", l.table.Pupil().Learn(t.Context(), told, time.Hour))
+	select {
+	case <-changes:
+		t.Error("what was learned is told as a change by others")
+	case <-time.After(soon):
+	}
+	must(t, "learn", openTable(t, l.router.ns).Pupil().Learn(t.Context(), told, time.Hour))
+	select {
+	case <-changes:
+	case <-time.After(late):
+		t.Error("what another process put into a set was not noticed")
+	}
+}
