@@ -94,7 +94,8 @@ func (l *live) prepare() {
 		must(l.B, "make policy", err)
 	}
 	receiver := l.end("receiver")
-	l.lab = window.Start(ctx)
+	window.Prefer(ctx)
+	l.lab = window.Start(ctx, time.Millisecond)
 	for _, name := range []string{"local", "remote"} {
 		f, err := l.lab.Flow(l.end(name), receiver)
 		must(l.B, "start flow", err)
