@@ -41,7 +41,7 @@ func (c console) mesh(ctx context.Context, args []string) int {
 		fmt.Fprintln(c.err, err)
 		return exitNotReady
 	}
-	fmt.Fprintf(c.out, "The mesh goes to generation %d of its keys; %s status -o json shows how far each node is.\n", generation, c.name)
+	fmt.Fprintf(c.out, "The mesh goes to generation %d of its keys; %s status shows how far each node is.\n", generation, c.name)
 	return exitReady
 }
 
