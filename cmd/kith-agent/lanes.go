@@ -188,7 +188,9 @@ func (l *lanes) input(v view, others []other) rotation.Input {
 		p := rotation.Peer{Name: o.Name, Alive: o.alive, Generation: o.claim.Generation, Settled: o.claim.Settled, Lane: o.lane}
 		for lane := range overlay.Lanes {
 			p.Agreed[lane] = l.secrets.agreements.Settled(o.party, lane)
-			if !l.secrets.agreements.Asked(o.party, lane, v.now) {
+			// What was agreed on just now is not in the device yet: its handshake is of what was before.
+			secret := l.secrets.agreements.Key(o.party, lane)
+			if o.have[lane] == secret && !l.secrets.agreements.Asked(o.party, lane, v.now) {
 				p.Handshake[lane] = o.shook[lane]
 			}
 		}

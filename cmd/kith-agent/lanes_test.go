@@ -26,6 +26,7 @@ type laneNode struct {
 	have     overlay.Mesh
 	statuses map[overlay.Key]time.Time
 	inbox    chan []byte
+	post     [][]byte // arrives after the handshakes of this round
 	network  map[string]*laneNode
 	restart  func()
 	sign     overlay.Sign
@@ -33,10 +34,7 @@ type laneNode struct {
 }
 
 func (n *laneNode) Send(to string, message []byte) {
-	select {
-	case n.network[to].inbox <- message:
-	default:
-	}
+	n.network[to].post = append(n.network[to].post, message)
 }
 func (n *laneNode) Received() <-chan []byte { return n.inbox }
 func (n *laneNode) Peers(context.Context) ([]wireguard.PeerStatus, error) {
@@ -107,7 +105,9 @@ func round(t *testing.T, all []*laneNode, now time.Time) {
 		}
 		local := overlay.Local{Name: n.node.Name, Keys: keys, ListenPort: 51820, UnderlayMTU: 1500, Keepalive: keepalive}
 		want, _ := overlay.Compute(local, v.nodes, v.claims, paths)
-		for _, step := range overlay.Diff(n.have, want).Steps {
+		plan := overlay.Diff(n.have, want)
+		n.checkMoves(t, all, plan)
+		for _, step := range plan.Steps {
 			if s, ok := step.(overlay.RemovePeer); ok {
 				delete(n.statuses, s.Key)
 			}
@@ -117,6 +117,30 @@ func round(t *testing.T, all []*laneNode, now time.Time) {
 	for _, a := range all {
 		for _, b := range all {
 			a.shake(b, now)
+		}
+		for _, message := range a.post {
+			a.inbox <- message
+		}
+		a.post = nil
+	}
+}
+
+// checkMoves holds that traffic moves only to a peer that is there, not to one that the same plan makes anew.
+func (n *laneNode) checkMoves(t *testing.T, all []*laneNode, plan overlay.Plan) {
+	t.Helper()
+	made := map[overlay.On]map[string]bool{{Lane: 0}: {}, {Lane: 1}: {}}
+	for _, step := range plan.Steps {
+		if s, ok := step.(overlay.SetPeer); ok && s.New {
+			made[s.On][s.Name] = true
+		}
+	}
+	for _, step := range plan.Steps {
+		s, ok := step.(overlay.SetRoute)
+		had := slices.ContainsFunc(n.have.Routes, func(r overlay.Route) bool { return ok && r.CIDR == s.Route.CIDR })
+		for _, o := range all {
+			if had && o.node.PodCIDRs[0] == s.Route.CIDR && made[overlay.On{Lane: s.Route.Lane}][o.node.Name] {
+				t.Errorf("%s moves what it sends to %s to lane %d, where the peer is made anew:\n%s", n.node.Name, o.node.Name, s.Route.Lane, plan)
+			}
 		}
 	}
 }
