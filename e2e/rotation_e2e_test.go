@@ -91,7 +91,7 @@ const (
 // change there is as long a time without. A machine that loses some then is short of processor time, so that queues are
 // full; it says so, and is asked only that no pair is cut for longer than a queue is.
 func TestRotationUnderLoad(t *testing.T) {
-	rotations := 5
+	rotations := 4
 	if n, err := strconv.Atoi(os.Getenv("KITH_E2E_ROTATIONS")); err == nil {
 		rotations = n
 	}
