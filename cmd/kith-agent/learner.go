@@ -25,9 +25,10 @@ const (
 	mostLessons = 4096
 )
 
-// pupil puts elements into the kernel, each for so long.
+// pupil puts elements into the kernel, each for so long, and takes them out.
 type pupil interface {
 	Learn(context.Context, []ruleset.ElementChange, time.Duration) error
+	Forget([]ruleset.ElementChange) error
 }
 
 // ear hears what name servers answer to some pods.
@@ -63,13 +64,25 @@ func (l *learner) listen(to map[netip.Addr]ruleset.Listener) {
 	if reflect.DeepEqual(to, l.listeners) || len(to)+len(l.listeners) == 0 {
 		return
 	}
+	for a := range l.told {
+		if to[a].Interface != l.listeners[a].Interface {
+			l.forget(a)
+		}
+	}
 	l.listeners = to
-	maps.DeleteFunc(l.told, func(a netip.Addr, _ map[ruleset.ElementChange]time.Time) bool { return len(to[a].Domains) == 0 })
 	if l.ear == nil {
 		nudge(l.asked)
 		return
 	}
 	l.tune()
+}
+
+// forget: the next pod at an address was told nothing yet.
+func (l *learner) forget(pod netip.Addr) {
+	if err := l.pupil.Forget(slices.Collect(maps.Keys(l.told[pod]))); err != nil {
+		l.log.Error("what a pod was told stays until its time is over", "pod", pod, "error", err)
+	}
+	delete(l.told, pod)
 }
 
 func (l *learner) tune() {

@@ -18,10 +18,18 @@ import (
 )
 
 // fakePupil notes what it learns.
-type fakePupil struct{ learned map[time.Duration]int }
+type fakePupil struct {
+	learned   map[time.Duration]int
+	forgotten int
+}
 
 func (p *fakePupil) Learn(_ context.Context, elements []ruleset.ElementChange, lifetime time.Duration) error {
 	p.learned[lifetime] += len(elements)
+	return nil
+}
+
+func (p *fakePupil) Forget(elements []ruleset.ElementChange) error {
+	p.forgotten += len(elements)
 	return nil
 }
 
@@ -71,7 +79,7 @@ func TestLearnerHearsWhomItShould(t *testing.T) {
 // TestLearnerTeachesWhatRulesName: for all addresses of the pod, no longer than a day and a minute, and no more than a pod
 // may be told.
 func TestLearnerTeachesWhatRulesName(t *testing.T) {
-	p := &fakePupil{map[time.Duration]int{}}
+	p := &fakePupil{learned: map[time.Duration]int{}}
 	l := newLearner(slog.New(slog.DiscardHandler), p)
 	l.listen(listener("*.example.com", "www.example.com"))
 	pod := netip.MustParseAddr("10.244.1.5")
@@ -94,5 +102,33 @@ func TestLearnerTeachesWhatRulesName(t *testing.T) {
 	}
 	if got := p.learned[grace]; got != mostLessons-3+10 {
 		t.Errorf("learned %d of a flood, and what was known already; want %d", got, mostLessons-3+10)
+	}
+}
+
+// TestLearnerForgetsWithThePod, not with a change of its policies: else the next pod at its address could go where that
+// one was told to.
+func TestLearnerForgetsWithThePod(t *testing.T) {
+	p := &fakePupil{learned: map[time.Duration]int{}}
+	l := newLearner(slog.New(slog.DiscardHandler), p)
+	pod := netip.MustParseAddr("10.244.1.5")
+	at := func(name string, domains ...policy.Domain) map[netip.Addr]ruleset.Listener {
+		return map[netip.Addr]ruleset.Listener{pod: {Interface: name, Addresses: []netip.Addr{pod}, Domains: domains}}
+	}
+	told := []dns.Telling{{Name: "www.example.com", Address: netip.MustParseAddr("203.0.113.7"), TTL: time.Hour}}
+	l.listen(at("kith1", "www.example.com"))
+	for name, c := range map[string]struct {
+		next map[netip.Addr]ruleset.Listener
+		want int
+	}{
+		"its policies change": {at("kith1", "www.example.com", "example.org"), 0},
+		"another pod":         {at("kith2", "www.example.com"), 1},
+		"no pod":              {nil, 1},
+	} {
+		l.listen(at("kith1", "www.example.com"))
+		l.hear(t.Context(), pod, told)
+		p.forgotten = 0
+		if l.listen(c.next); p.forgotten != c.want {
+			t.Errorf("%s: %d forgotten, want %d", name, p.forgotten, c.want)
+		}
 	}
 }

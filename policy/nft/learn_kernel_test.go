@@ -5,6 +5,7 @@ package nft
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -49,6 +50,10 @@ func TestNamesAreLearned(t *testing.T) {
 		learn(time.Hour)
 		learn(time.Hour)
 		reaches("told twice", open, true)
+		must(t, "forget", l.table.Pupil().Forget(slices.Concat(told, []ruleset.ElementChange{ruleset.Told("gone.example", pod.addresses[family], remote.addresses[family])})))
+		must(t, "forget again", l.table.Pupil().Forget(told))
+		reaches("forgotten", open, false)
+		learn(time.Hour)
 		reaches("another port", l.between(pod, remote, family, identity.TCP, ports[1]), false)
 		reaches("another pod of that name", l.between(pod, l.remotes[1], family, identity.TCP, ports[0]), false)
 		c := l.call(l.between(pod, remote, family, identity.TCP, 8090))

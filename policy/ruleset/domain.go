@@ -62,6 +62,7 @@ func (c *Compiler) Lessons(answers []policy.Answer) []ElementChange {
 
 // Listener is a pod of this node whose policies name domains.
 type Listener struct {
+	Interface string // tells a pod from the next one at its address
 	Addresses []netip.Addr
 	Domains   []policy.Domain // sorted
 }
@@ -87,7 +88,7 @@ func (c *Compiler) Listeners() map[netip.Addr]Listener {
 		return out
 	}
 	for _, a := range c.attachments {
-		l := Listener{Addresses: a.Addresses, Domains: slices.Compact(slices.Sorted(slices.Values(append(a.egress.admin.domains(), a.egress.rest.domains()...))))}
+		l := Listener{Interface: a.Interface, Addresses: a.Addresses, Domains: slices.Compact(slices.Sorted(slices.Values(append(a.egress.admin.domains(), a.egress.rest.domains()...))))}
 		if len(l.Domains) == 0 {
 			continue
 		}

@@ -80,7 +80,7 @@ func TestListeners(t *testing.T) {
 		Egress: &policy.Rules{{Peers: []policy.Peer{{Domains: []policy.Domain{"*.example.org", "example.org"}}}, AllPorts: true}},
 	}}
 	pay := in.Attachments[0].Addresses
-	l := Listener{Addresses: pay, Domains: []policy.Domain{"*.example.org", "example.org"}}
+	l := Listener{Interface: in.Attachments[0].Interface, Addresses: pay, Domains: []policy.Domain{"*.example.org", "example.org"}}
 	got := CompilerOf(in).Listeners()
 	if d := cmp.Diff(map[netip.Addr]Listener{pay[0]: l, pay[1]: l}, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
