@@ -36,10 +36,14 @@ func object(t testing.TB, text string) *unstructured.Unstructured {
 	return u
 }
 
+func clusterClient(objects ...runtime.Object) *fake.FakeDynamicClient {
+	return fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{clusterPolicies: "ClusterNetworkPolicyList"}, objects...)
+}
+
 // clusterWatch runs a watch on a fake API server that may not know the kind.
 func clusterWatch(t *testing.T, known *atomic.Bool, objects ...runtime.Object) (*ClusterWatch, *fake.FakeDynamicClient, chan Change) {
 	t.Helper()
-	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{clusterPolicies: "ClusterNetworkPolicyList"}, objects...)
+	client := clusterClient(objects...)
 	client.PrependReactor("list", "clusternetworkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return !known.Load(), nil, apierrors.NewNotFound(clusterPolicies.GroupResource(), "")
 	})
@@ -74,9 +78,11 @@ const denyAll = `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNe
 
 // TestSetStatus holds that only the status is applied, to that very version of the object, and that one which is gone is no error.
 func TestSetStatus(t *testing.T) {
-	var known atomic.Bool
-	known.Store(true)
-	w, client, _ := clusterWatch(t, &known)
+	client := clusterClient()
+	w, err := NewCluster(client, slog.New(slog.DiscardHandler), func(Change) {})
+	if err != nil {
+		t.Fatal(err)
+	}
 	patches := make(chan string, 10)
 	var answer error
 	client.PrependReactor("patch", "clusternetworkpolicies", func(action clienttesting.Action) (bool, runtime.Object, error) {

@@ -36,7 +36,19 @@ func watched(t *testing.T, objects ...runtime.Object) (*fake.Clientset, <-chan C
 	if c := next(t, changes); c.Put == nil {
 		t.Fatalf("%+v", c)
 	}
+	awaitWatch(t, client, "networkpolicies")
 	return client, changes
+}
+
+// awaitWatch: the fake forgets what comes between a list and the watch that follows; the API server does not.
+func awaitWatch(t *testing.T, client *fake.Clientset, resource string) {
+	t.Helper()
+	watching := func(a clienttesting.Action) bool { return a.Matches("watch", resource) }
+	for end := time.Now().Add(10 * time.Second); !slices.ContainsFunc(client.Actions(), watching); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("nobody watches %s", resource)
+		}
+	}
 }
 
 func namespace(ending bool) *corev1.Namespace {
@@ -64,11 +76,7 @@ func TestPolicyOutlivesItsNamespacesPods(t *testing.T) {
 	if err := client.NetworkingV1().NetworkPolicies("a").Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	// The fake forgets what came before a watch; the API server does not.
-	watching := func(a clienttesting.Action) bool { return a.Matches("watch", "namespaces") }
-	for end := time.Now().Add(10 * time.Second); !slices.ContainsFunc(client.Actions(), watching) && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	awaitWatch(t, client, "namespaces")
 	quiet(t, changes)
 	if err := client.CoreV1().Namespaces().Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -100,6 +108,7 @@ func TestPolicyThatComesBackIsNotForgotten(t *testing.T) {
 func TestPolicyStaysWhileNobodySaysWhy(t *testing.T) {
 	client, changes := watched(t, namespace(false))
 	away := make(chan struct{})
+	client.Lock() // PrependReactor itself does not
 	client.PrependReactor("list", "namespaces", func(clienttesting.Action) (bool, runtime.Object, error) {
 		select {
 		case <-away:
@@ -108,6 +117,7 @@ func TestPolicyStaysWhileNobodySaysWhy(t *testing.T) {
 			return true, nil, errors.New("away")
 		}
 	})
+	client.Unlock()
 	if err := client.NetworkingV1().NetworkPolicies("a").Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
