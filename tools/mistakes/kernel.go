@@ -69,7 +69,7 @@ func inBorders() []mistake {
 				// Whatever NAT did not take for masquerading, such as a packet that belongs to no connection.
 				drop(isIn(setOwn4, IPSource), notIn(IPDestination, setNoMasq4)),
 `,
-			wrong: "", pkg: replays, test: "TestNothingLeavesInClear/route_deleted", says: "packets with pod addresses on the cable",
+			wrong: "", pkg: replays, test: "TestNothingLeavesInClear/route_deleted", says: "with pod addresses on the cable",
 		},
 		{
 			name: "packets without translation leave the cluster", file: file, tags: inKernel,
