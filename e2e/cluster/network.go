@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -335,7 +336,29 @@ func removeNetns(name string) error {
 	if _, err := os.Stat(filepath.Join(netnsDir, name)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return netns.DeleteNamed(name)
+	return errors.Join(removeLinks(name), netns.DeleteNamed(name))
+}
+
+// removeLinks: whoever is still in the namespace, such as a thread or a socket of a test, keeps it, but not what it leads to.
+func removeLinks(name string) error {
+	h, err := handleAt(name)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	links, err := h.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links of %s: %w", name, err)
+	}
+	for _, l := range links {
+		if !slices.Contains([]string{"veth", "tuntap", "wireguard"}, l.Type()) {
+			continue // the kernel's own
+		}
+		if err := removeLink(h, l.Attrs().Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // removePort removes a port of the bridge and the link behind it.
