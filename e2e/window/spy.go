@@ -28,7 +28,7 @@ func Spy(ctx context.Context, s Site, found func(*End)) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("watch for pods: %w", err)
 	}
-	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK) // so that Close ends a Read
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
@@ -68,22 +68,29 @@ func Spy(ctx context.Context, s Site, found func(*End)) error {
 
 // meet listens in a namespace and returns when it has an address; nil when it goes before.
 func meet(ctx context.Context, s Site, path string) *End {
-	e := &End{Node: s.Node, path: path, Found: time.Now()}
+	e := &End{Node: s.Node, path: path, Found: time.Now(), done: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if !until(ctx, func() bool { return e.open() }) {
 		return nil
 	}
-	handle, err := netlink.NewHandleAt(e.ns)
-	if err != nil {
-		return nil
-	}
-	defer handle.Close()
-	if e.listen() != nil || !until(ctx, func() bool { e.Address = address(handle, s.Family); return e.Address.IsValid() || e.gone() }) || e.gone() {
+	if !e.arrives(ctx, s.Family) {
+		// It must not keep the port from whoever looks next.
+		_ = e.Close()
 		return nil
 	}
 	e.Born = time.Now()
 	return e
+}
+
+func (e *End) arrives(ctx context.Context, family int) bool {
+	handle, err := netlink.NewHandleAt(e.ns)
+	if err != nil {
+		return false
+	}
+	defer handle.Close()
+	addressed := func() bool { e.Address = address(handle, family); return e.Address.IsValid() || e.gone() }
+	return e.listen() == nil && until(ctx, addressed) && !e.gone()
 }
 
 // open takes the namespace once it is mounted over the file that bears its name.
@@ -124,14 +131,16 @@ func address(h *netlink.Handle, family int) netip.Addr {
 func until(ctx context.Context, ok func() bool) bool {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for !ok() {
+	for ctx.Err() == nil {
+		if ok() {
+			return true
+		}
 		select {
 		case <-ctx.Done():
-			return false
 		case <-tick.C:
 		}
 	}
-	return true
+	return false
 }
 
 // Attached is when ADD returned, the first time, for each pod of a namespace, as the agents' logs say: the last thing an

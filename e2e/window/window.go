@@ -168,7 +168,7 @@ func (e *End) listen() error {
 	if err := unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
 		return err
 	}
-	e.to, e.done = map[uint32]*Flow{}, make(chan struct{})
+	e.to = map[uint32]*Flow{}
 	go e.read()
 	return nil
 }
