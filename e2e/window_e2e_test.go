@@ -55,7 +55,6 @@ const (
 func TestNoOpenWindow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	window.Prefer(ctx)
 	w := newWindow(ctx, t, time.Millisecond)
 	t.Run("Starts", func(t *testing.T) { w.in(t).starts(ctx) })
 	t.Run("Kills", func(t *testing.T) { w.in(t).kills(ctx) })
