@@ -143,19 +143,16 @@ func leaveUnified() error {
 	return os.WriteFile(filepath.Join(cgroupRoot, all[0].dir, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o644)
 }
 
-// mountCgroups gives the node its own view of the hierarchies, below root. With v2 alone, pid 1 moves
-// to a leaf first: a cgroup with processes of its own cannot hand controllers on.
+// mountCgroups gives the node its own view of the hierarchies, below root, and moves pid 1 into the slice that its
+// services share, as systemd has them: each with a weight of its own would take the pods' processor time, and with v2
+// alone a cgroup with processes of its own cannot hand controllers on.
 func mountCgroups(root string, all []hierarchy) error {
 	base := filepath.Join(root, cgroupRoot)
 	if len(all) == 1 && all[0].v2 && all[0].dir == "" {
 		if err := unix.Mount("cgroup2", base, "cgroup2", 0, ""); err != nil {
 			return fmt.Errorf("mount cgroup2: %w", err)
 		}
-		leaf := filepath.Join(base, "init")
-		if err := os.MkdirAll(leaf, 0o755); err != nil {
-			return err
-		}
-		if err := moveAll(base, leaf); err != nil {
+		if err := moveToSlice(base); err != nil {
 			return err
 		}
 		return delegate(base)
@@ -174,8 +171,22 @@ func mountCgroups(root string, all []hierarchy) error {
 		if err := unix.Mount("cgroup", dir, "cgroup", 0, h.options); err != nil {
 			return fmt.Errorf("mount cgroup %s: %w", h.options, err)
 		}
+		if err := moveToSlice(dir); err != nil {
+			return fmt.Errorf("cgroup %s: %w", h.options, err)
+		}
 	}
 	return nil
+}
+
+func moveToSlice(root string) error {
+	slice := filepath.Join(root, "system.slice")
+	if err := os.MkdirAll(slice, 0o755); err != nil {
+		return err
+	}
+	if err := inheritCPUSet(root, slice); err != nil {
+		return err
+	}
+	return moveAll(root, slice)
 }
 
 // moveAll moves the processes of one cgroup to another. The node's parent process may be among them:
