@@ -49,6 +49,7 @@ type learner struct {
 	mu        sync.Mutex
 	listeners map[netip.Addr]ruleset.Listener
 	ear       ear
+	deaf      func()                                             // has the ear opened anew
 	told      map[netip.Addr]map[ruleset.ElementChange]time.Time // until when
 }
 
@@ -70,11 +71,24 @@ func (l *learner) listen(to map[netip.Addr]ruleset.Listener) {
 		}
 	}
 	l.listeners = to
-	if l.ear == nil {
+	switch {
+	case l.ear == nil:
 		nudge(l.asked)
-		return
+	case len(to) == 0:
+		l.stop()
+	default:
+		if err := l.tune(l.ear); err != nil {
+			l.log.Error("domain names not learned for all pods: hearing anew", "error", err)
+			l.stop()
+			nudge(l.asked)
+		}
 	}
-	l.tune()
+}
+
+// stop has the ear closed.
+func (l *learner) stop() {
+	l.deaf()
+	l.ear = nil
 }
 
 // forget: the next pod at an address was told nothing yet.
@@ -85,38 +99,59 @@ func (l *learner) forget(pod netip.Addr) {
 	delete(l.told, pod)
 }
 
-func (l *learner) tune() {
-	if err := l.ear.Listen(slices.Collect(maps.Keys(l.listeners))); err != nil {
-		l.log.Error("domain names not learned for all pods", "error", err)
+func (l *learner) tune(e ear) error { return e.Listen(slices.Collect(maps.Keys(l.listeners))) }
+
+// run hears while there are listeners. Without it nothing else of the agent stops: pods reach what they were told
+// before, and no new names.
+func (l *learner) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.asked:
+		}
+		for ctx.Err() == nil && l.wanted() {
+			if err := ignoreEnd(ctx, l.attend(ctx)); err != nil {
+				l.log.Error("domain names not learned for a moment", "error", err)
+			}
+		}
 	}
 }
 
-// run hears from the first listener on. Without it nothing else of the agent stops: pods reach what they were told
-// before, and no new names.
-func (l *learner) run(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-l.asked:
+func (l *learner) wanted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.listeners) > 0
+}
+
+// attend hears until the ear fails or ctx ends.
+func (l *learner) attend(ctx context.Context) error {
+	ctx, deaf := context.WithCancel(ctx)
+	defer deaf()
+	e, err := persist(ctx, l.log, "name servers' answers", func() (ear, error) { return l.start(deaf) })
+	if err != nil {
+		return err
 	}
-	for ctx.Err() == nil {
-		e, err := persist(ctx, l.log, "name servers' answers", func() (ear, error) { return l.open(l.hear) })
-		if err != nil {
-			return ignoreEnd(ctx, err)
-		}
-		l.mu.Lock()
-		l.ear = e
-		l.tune()
-		l.mu.Unlock()
-		err = e.Run(ctx)
-		l.mu.Lock()
-		l.ear = nil
-		l.mu.Unlock()
-		if err = errors.Join(err, e.Close()); err != nil {
-			l.log.Error("domain names not learned for a moment", "error", err)
-		}
+	err = e.Run(ctx)
+	l.mu.Lock()
+	l.ear = nil
+	l.mu.Unlock()
+	return errors.Join(err, e.Close())
+}
+
+// start opens an ear that hears all who are to be heard.
+func (l *learner) start(deaf func()) (ear, error) {
+	e, err := l.open(l.hear)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.tune(e); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	l.ear, l.deaf = e, deaf
+	return e, nil
 }
 
 // hear is called before the pod has the answer.

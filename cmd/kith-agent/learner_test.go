@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -33,12 +35,12 @@ func (p *fakePupil) Forget(elements []ruleset.ElementChange) error {
 	return nil
 }
 
-// fakeEar tells whom it was last to listen to.
+// fakeEar tells whom it was last to listen to, and closes listens at its end.
 type fakeEar struct{ listens chan []netip.Addr }
 
 func (e *fakeEar) Listen(pods []netip.Addr) error { e.listens <- pods; return nil }
 func (e *fakeEar) Run(ctx context.Context) error  { <-ctx.Done(); return nil }
-func (e *fakeEar) Close() error                   { return nil }
+func (e *fakeEar) Close() error                   { close(e.listens); return nil }
 
 func listener(domains ...policy.Domain) map[netip.Addr]ruleset.Listener {
 	four, six := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00:1::5")
@@ -46,29 +48,81 @@ func listener(domains ...policy.Domain) map[netip.Addr]ruleset.Listener {
 	return map[netip.Addr]ruleset.Listener{four: l, six: l}
 }
 
-// TestLearnerHearsWhomItShould: nothing is opened before there is somebody to hear, and later changes are taken over
-// before listen returns.
+// TestLearnerHearsWhomItShould: nothing is open before there is somebody to hear, nor after, and changes between are
+// taken over before listen returns.
 func TestLearnerHearsWhomItShould(t *testing.T) {
-	heard, opened := &fakeEar{make(chan []netip.Addr, 8)}, make(chan struct{}, 8)
+	opened := make(chan *fakeEar, 8)
 	l := newLearner(slog.New(slog.DiscardHandler), &fakePupil{})
-	l.open = func(tap.Hear) (ear, error) { opened <- struct{}{}; return heard, nil }
+	l.open = func(tap.Hear) (ear, error) {
+		e := &fakeEar{make(chan []netip.Addr, 8)}
+		opened <- e
+		return e, nil
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- l.run(ctx) }()
 	l.listen(nil)
 	select {
 	case <-opened:
-		t.Error("opened for nobody")
+		t.Error("open for nobody")
 	default:
 	}
-	l.listen(listener("example.com"))
-	if got := <-heard.listens; len(got) != 2 {
-		t.Errorf("listens to %v", got)
+	for range 2 {
+		l.listen(listener("example.com"))
+		heard := <-opened
+		if got := <-heard.listens; len(got) != 2 {
+			t.Errorf("listens to %v", got)
+		}
+		l.listen(listener("example.com"))
+		l.listen(map[netip.Addr]ruleset.Listener{})
+		if got, again := <-heard.listens; again {
+			t.Errorf("listens to %v, though nobody is to be heard", got)
+		}
 	}
-	l.listen(listener("example.com"))
-	l.listen(map[netip.Addr]ruleset.Listener{})
-	if got := <-heard.listens; len(got) != 0 || len(heard.listens) != 0 {
-		t.Errorf("listens to %v, and %d times more", got, len(heard.listens))
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// brokenEar cannot listen to anybody but at first.
+type brokenEar struct{ fakeEar }
+
+func (e *brokenEar) Close() error { return nil }
+
+func (e *brokenEar) Listen(pods []netip.Addr) error {
+	select {
+	case e.listens <- pods:
+		return nil
+	default:
+		return errors.New("netlink: no room")
+	}
+}
+
+// TestLearnerHearsAnew: when the kernel refuses a change of who is heard, all are heard again by a new ear, without
+// another change.
+func TestLearnerHearsAnew(t *testing.T) {
+	broken, whole := &brokenEar{fakeEar{make(chan []netip.Addr, 1)}}, &fakeEar{make(chan []netip.Addr, 8)}
+	ears := make(chan ear, 3)
+	ears <- broken // hears one listener, and no other after
+	ears <- broken // cannot even begin
+	ears <- whole
+	l := newLearner(slog.New(slog.DiscardHandler), &fakePupil{})
+	l.open = func(tap.Hear) (ear, error) { return <-ears, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.run(ctx) }()
+	pod, other := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.1.6")
+	l.listen(map[netip.Addr]ruleset.Listener{pod: {}})
+	for len(broken.listens) == 0 {
+		runtime.Gosched()
+	}
+	both := map[netip.Addr]ruleset.Listener{pod: {}, other: {}}
+	l.listen(both)
+	got := <-whole.listens
+	slices.SortFunc(got, netip.Addr.Compare)
+	if d := cmp.Diff([]netip.Addr{pod, other}, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+		t.Errorf("hears (-want +got)\n%s", d)
 	}
 	cancel()
 	if err := <-done; err != nil {
