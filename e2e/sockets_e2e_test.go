@@ -21,7 +21,7 @@ import (
 
 // TestSocketsListenWhereTheyMust: the agent and wireguard-go listen nowhere but at the node's own address (gossip), at its
 // mesh address, to which only the tunnel leads (probes, what nodes tell of new pods), on WireGuard's ports, and on sockets
-// in folders of root.
+// in folders of root. A packet socket without a protocol only sends.
 func TestSocketsListenWhereTheyMust(t *testing.T) {
 	for _, n := range shared.Members {
 		gossip := netip.AddrPortFrom(n.Addresses[0], 7946).String()
@@ -95,7 +95,7 @@ func sockets(pid int) map[string]bool {
 
 // listener reads a line of the kernel's tables; empty: it is none of ours, or hears only whom it has called.
 func listener(protocol string, field []string, own map[string]bool) string {
-	const listens, unconnected, acceptsConnections = "0A", "07", "00010000"
+	const listens, unconnected, acceptsConnections, noProtocol = "0A", "07", "00010000", "0000"
 	switch {
 	case protocol == "unix":
 		if len(field) < 8 || !own[field[6]] || field[3] != acceptsConnections {
@@ -103,7 +103,7 @@ func listener(protocol string, field []string, own map[string]bool) string {
 		}
 		return "unix " + field[7]
 	case protocol == "packet":
-		if len(field) < 9 || !own[field[8]] {
+		if len(field) < 9 || !own[field[8]] || field[3] == noProtocol {
 			return ""
 		}
 		return "packet"
