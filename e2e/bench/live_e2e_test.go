@@ -94,7 +94,6 @@ func (l *live) prepare() {
 		must(l.B, "make policy", err)
 	}
 	receiver := l.end("receiver")
-	window.Prefer(ctx)
 	l.lab = window.Start(ctx, time.Millisecond)
 	for _, name := range []string{"local", "remote"} {
 		f, err := l.lab.Flow(l.end(name), receiver)

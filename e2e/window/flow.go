@@ -22,15 +22,17 @@ type Flow struct {
 	accepted int           // the receiver's end of a connection, 0 for datagrams
 	target   unix.Sockaddr // nil on a connection
 
-	mu   sync.Mutex
-	seen Count
-	mark time.Time
+	mu    sync.Mutex
+	seen  Count
+	mark  time.Time
+	prior time.Duration // when the last datagram was sent
 }
 
 // Count is what became of a flow's datagrams that were sent after its mark.
 type Count struct {
 	Sent, Delivered int
 	First           time.Time     // when the first of them arrived
+	Lost            time.Time     // when the one before it was sent, which did not arrive
 	LastSent        time.Time     // when the last that arrived was sent
 	Gap             time.Duration // the longest time between two arrivals
 	last            time.Time
@@ -40,15 +42,36 @@ func (f *Flow) String() string {
 	return fmt.Sprintf("%s (%s) → %s (%s)", f.From.Address, f.From.Node, f.To.Address, f.To.Node)
 }
 
+// record is what a datagram bears, or a piece of a connection.
+type record struct {
+	flow        uint32
+	sent, prior time.Duration // since epoch: when it was sent, and the one before it
+}
+
+const recordSize = 4 + 8 + 8
+
+func (r record) encode() (b [recordSize]byte) {
+	binary.BigEndian.PutUint32(b[:], r.flow)
+	binary.BigEndian.PutUint64(b[4:], uint64(r.sent))
+	binary.BigEndian.PutUint64(b[12:], uint64(r.prior))
+	return b
+}
+
+func decode(b [recordSize]byte) record {
+	return record{
+		flow: binary.BigEndian.Uint32(b[:]),
+		sent: time.Duration(binary.BigEndian.Uint64(b[4:])), prior: time.Duration(binary.BigEndian.Uint64(b[12:])),
+	}
+}
+
 // send does not care for errors: before its routes are there, a pod can send nothing, and that is as denied.
 func (f *Flow) send() {
-	now := time.Now()
-	var datagram [recordSize]byte
-	binary.BigEndian.PutUint32(datagram[:], f.id)
-	binary.BigEndian.PutUint64(datagram[4:], uint64(now.Sub(epoch)))
 	f.mu.Lock()
+	r := record{flow: f.id, sent: time.Since(epoch), prior: f.prior}
+	f.prior = r.sent
 	f.seen.Sent++
 	f.mu.Unlock()
+	datagram := r.encode()
 	if f.target == nil {
 		_ = unix.Send(f.socket, datagram[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		return
@@ -87,9 +110,9 @@ func (f *Flow) connect() error {
 // read takes the connection's records until it ends.
 func (f *Flow) read() {
 	defer unix.Close(f.accepted)
-	var record [recordSize]byte
+	var buf [recordSize]byte
 	for filled := 0; ; {
-		n, err := unix.Read(f.accepted, record[filled:])
+		n, err := unix.Read(f.accepted, buf[filled:])
 		if err == unix.EINTR {
 			continue
 		}
@@ -98,7 +121,7 @@ func (f *Flow) read() {
 		}
 		if filled += n; filled == recordSize {
 			filled = 0
-			f.deliver(time.Duration(binary.BigEndian.Uint64(record[4:])), time.Now())
+			f.deliver(decode(buf), time.Now())
 		}
 	}
 }
@@ -106,15 +129,15 @@ func (f *Flow) read() {
 // port is the flow's own.
 func (f *Flow) port() uint16 { return uint16(firstPort + f.id%flowPorts) }
 
-func (f *Flow) deliver(sent time.Duration, now time.Time) {
-	at := epoch.Add(sent)
+func (f *Flow) deliver(r record, now time.Time) {
+	at := epoch.Add(r.sent)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if at.Before(f.mark) {
 		return
 	}
 	if f.seen.Delivered == 0 {
-		f.seen.First = now
+		f.seen.First, f.seen.Lost = now, epoch.Add(r.prior)
 	} else {
 		f.seen.Gap = max(f.seen.Gap, now.Sub(f.seen.last))
 	}

@@ -13,13 +13,10 @@ package window
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 	"unsafe"
@@ -29,10 +26,9 @@ import (
 )
 
 const (
-	port       = 7777  // on which every End listens
-	firstPort  = 10000 // of the flows' own ports
-	flowPorts  = 50000
-	recordSize = 12 // flow and time
+	port      = 7777  // on which every End listens
+	firstPort = 10000 // of the flows' own ports
+	flowPorts = 50000
 )
 
 // Lab sends all flows' datagrams from one goroutine and collects what arrives.
@@ -41,23 +37,6 @@ type Lab struct {
 	flows map[uint32]*Flow
 	last  uint32
 	paces []time.Duration // between two rounds of sending
-}
-
-// Prefer has this process, and each that it starts, go before all others of the machine until ctx ends: on a busy one it
-// would else measure how late it is itself. Where that is not allowed, Pace tells.
-func Prefer(ctx context.Context) {
-	prioritize(unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1})
-	context.AfterFunc(ctx, func() { prioritize(unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}) })
-}
-
-// prioritize applies to all threads; those to come are made by one of them and take after it.
-func prioritize(as unix.SchedAttr) {
-	threads, _ := os.ReadDir("/proc/self/task")
-	for _, t := range threads {
-		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = unix.SchedSetAttr(id, &as, 0)
-		}
-	}
 }
 
 // Start begins to send: on each flow, a datagram each period.
@@ -225,11 +204,12 @@ func (e *End) read() {
 		if err != nil || n != recordSize {
 			continue
 		}
+		r := decode([recordSize]byte(buf[:]))
 		e.mu.Lock()
-		f := e.to[binary.BigEndian.Uint32(buf[:])]
+		f := e.to[r.flow]
 		e.mu.Unlock()
 		if f != nil {
-			f.deliver(time.Duration(binary.BigEndian.Uint64(buf[4:])), received(control[:with]))
+			f.deliver(r, received(control[:with]))
 		}
 	}
 }
