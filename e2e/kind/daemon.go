@@ -114,10 +114,23 @@ func startDaemon(ctx context.Context, b *parts.Builder, set parts.Set) (daemon, 
 	if err != nil {
 		return daemon{}, fmt.Errorf("container engine: %w", err)
 	}
-	if err := d.ready(ctx); err != nil {
+	if err := errors.Join(d.ready(ctx), d.clear(ctx)); err != nil {
 		return daemon{}, errors.Join(fmt.Errorf("container engine: %w (see %s)", err, logFile), d.stop(context.WithoutCancel(ctx)))
 	}
 	return d, nil
+}
+
+// clear removes the containers that an engine before this one left in the store when it was killed: their clusters
+// ended with it.
+func (d daemon) clear(ctx context.Context) error {
+	e := d.engine()
+	out, err := e.docker(ctx, "ps", "--all", "--quiet")
+	left := strings.Fields(out)
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	_, err = e.docker(ctx, append([]string{"rm", "--force", "--volumes"}, left...)...)
+	return err
 }
 
 // engineTools unpacks Docker's packages into the cache. They are not installed: that would start the engine as
@@ -152,6 +165,11 @@ shift
 exec "$@"`
 
 func launch(tools, data, runtime string) (daemon, error) {
+	// Of an engine that was killed: its process id may be another's by now, and the link may live as long as something
+	// in its network namespace.
+	pidFile := runDir + "/docker.pid"
+	_ = os.Remove(pidFile)
+	removeUplink()
 	log, err := os.Create(logFile)
 	if err != nil {
 		return daemon{}, err
@@ -160,7 +178,7 @@ func launch(tools, data, runtime string) (daemon, error) {
 	d := daemon{Tools: tools}
 	e := d.engine()
 	cmd := exec.Command("sh", "-c", enterScript, "sh", runDir+"/cgroup", e.find("dockerd"),
-		"--host", "unix://"+socket, "--data-root", data, "--exec-root", runDir+"/exec", "--pidfile", runDir+"/docker.pid",
+		"--host", "unix://"+socket, "--data-root", data, "--exec-root", runDir+"/exec", "--pidfile", pidFile,
 		"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/"+cgroup, "--default-cgroupns-mode", "private",
 		"--add-runtime", "clamp="+runtime, "--default-runtime", "clamp")
 	cmd.Env = append(os.Environ(), append(e.env, libraryPath(tools)...)...)
@@ -236,10 +254,14 @@ func (d daemon) stop(ctx context.Context) error {
 	}
 	removeCgroups()
 	// The kernel takes its time to clean a network namespace up: the veth may outlive the engine for a while.
-	if _, err := os.Stat("/sys/class/net/" + uplink); err == nil {
-		_, _ = run(exec.CommandContext(ctx, "ip", "link", "delete", uplink))
-	}
+	removeUplink()
 	return os.RemoveAll(runDir)
+}
+
+func removeUplink() {
+	if _, err := os.Stat("/sys/class/net/" + uplink); err == nil {
+		_, _ = run(exec.Command("ip", "link", "delete", uplink))
+	}
 }
 
 // removeCgroups removes the engine's empty cgroups, innermost first, in every hierarchy. One that is still busy
