@@ -127,7 +127,7 @@ func (c *Cluster) makeRoom() error {
 	case err != nil:
 		return fmt.Errorf("%s was left behind: %w", c.dir, err)
 	case old.Owner == Process{}:
-		return fmt.Errorf("cluster %s is up: take it down first", c.Name)
+		return fmt.Errorf("cluster %s is up: take it down first (make cluster-down NAME=%s)", c.Name, c.Name)
 	case old.Owner.alive():
 		return fmt.Errorf("cluster %s is up: process %d uses it", c.Name, old.Owner.PID)
 	}

@@ -281,9 +281,7 @@ func TestWhatIsDeletedByHandComesBack(t *testing.T) {
 
 func TestProcessRestartKeepsTheTunnel(t *testing.T) {
 	l := threeNodes(t, overlay.IPv4, 1500)
-	if l.mode != wireguard.Userspace {
-		t.Skip("the kernel has no process to restart")
-	}
+	l.only(wireguard.Userspace)
 	a, b := l.nodes[0], l.nodes[1]
 	pod := podAddr(b.api.PodCIDRs[0])
 	mustReach(t, a, pod)
@@ -324,9 +322,7 @@ func (n *node) index() (index int) {
 
 func TestWithoutProcessThereIsAClearWord(t *testing.T) {
 	l := newLab(t, 1500)
-	if l.mode != wireguard.Userspace {
-		t.Skip("the kernel needs no process")
-	}
+	l.only(wireguard.Userspace)
 	n := l.addNode(overlay.IPv4)
 	n.reconcile()
 	stop(n.process)

@@ -106,6 +106,15 @@ func newLab(tb testing.TB, underlayMTU int) *lab {
 	return l
 }
 
+// only goes on where WireGuard is of this mode: what is peculiar to it. Each mode has a stage of the checks in which
+// it is the one.
+func (l *lab) only(mode wireguard.Mode) {
+	l.tb.Helper()
+	if l.mode != mode {
+		l.tb.Skipf("NOT CHECKED here: what only %s WireGuard has; set KITH_WIREGUARD=%s", mode, mode)
+	}
+}
+
 // wantMode is the mode that the environment demands; the probe must agree on auto.
 func wantMode(tb testing.TB) wireguard.Mode {
 	tb.Helper()

@@ -36,9 +36,7 @@ const (
 // can, large packets that are all answered; and prints how much.
 func TestMemoryOfWireGuardGo(t *testing.T) {
 	l := newLab(t, 1500)
-	if l.mode != wireguard.Userspace {
-		t.Skip("the kernel has no process")
-	}
+	l.only(wireguard.Userspace)
 	n := l.addNode(overlay.IPv4)
 	n.reconcile()
 	t.Logf("no peer: %s", memory(t, n))

@@ -167,9 +167,7 @@ func send(tb testing.TB, from *node, to *net.TCPAddr, size int, received chan in
 // TestStalledProcessLosesNothing: what is sent while wireguard-go gets no processor time, on either end, waits.
 func TestStalledProcessLosesNothing(t *testing.T) {
 	l := newLab(t, 1500)
-	if l.mode != wireguard.Userspace {
-		t.Skip("the kernel's WireGuard has no process")
-	}
+	l.only(wireguard.Userspace)
 	const packets = 1500
 	a, b := l.addNode(overlay.IPv4), l.addNode(overlay.IPv4)
 	b.echo()

@@ -63,9 +63,7 @@ func TestPortInUseIsToldAndTriedAgain(t *testing.T) {
 
 func TestLeftoverOfTheOtherModeGoes(t *testing.T) {
 	l := newLab(t, 1500)
-	if l.mode != wireguard.Kernel {
-		t.Skip("without kernel WireGuard there is no other mode")
-	}
+	l.only(wireguard.Kernel)
 	n := l.addNode(overlay.IPv4)
 	n.do(func() {
 		attrs := netlink.NewLinkAttrs()

@@ -170,7 +170,7 @@ func kernel(ctx context.Context, r runner) error {
 	}
 	// Without -p 1 packages would compete for the two things a machine has once: time and conntrack.
 	args := append([]string{"go", "test", "-tags", "kernel", "-count=1", "-p", "1", "-timeout", "20m"}, packages...)
-	return r.run(ctx, command{args: args, env: []string{"KITH_WIREGUARD=userspace"}})
+	return r.run(ctx, command{args: args, env: []string{"KITH_WIREGUARD=userspace", "KITH_NFT="}})
 }
 
 // kernelPackages are those with tests that need the kernel.
