@@ -37,6 +37,7 @@ func Translate(np *networkingv1.NetworkPolicy) (policy.Policy, []Problem) {
 	t := translation{policy: policy.Name{Namespace: np.Namespace, Name: np.Name}}
 	p := policy.Policy{Namespace: np.Namespace, Name: np.Name, Subject: t.subject(np.Spec.PodSelector)}
 	ingress, egress := t.types(np.Spec)
+	unclear := len(t.problems) > 0
 	if ingress {
 		rules := make(policy.Rules, len(np.Spec.Ingress))
 		for i, r := range np.Spec.Ingress {
@@ -51,7 +52,20 @@ func Translate(np *networkingv1.NetworkPolicy) (policy.Policy, []Problem) {
 		}
 		p.Egress = &rules
 	}
+	if unclear {
+		allowNothing(p.Ingress, p.Egress)
+	}
 	return p, t.problems
+}
+
+// allowNothing is for a policy that isolates more than it may have meant to: a rule would add to what other policies
+// allow to pods that it did not mean.
+func allowNothing(directions ...*policy.Rules) {
+	for _, rules := range directions {
+		if rules != nil {
+			clear(*rules)
+		}
+	}
 }
 
 // translation gathers the problems of one policy.

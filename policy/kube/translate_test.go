@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -193,8 +195,37 @@ func TestProblemsOfThePolicyItself(t *testing.T) {
 	}
 }
 
-// FuzzTranslate: no policy makes Translate fail, and none with a problem allows what the same without the problem
-// does not.
+// TestUnclearPolicyAddsNothing: a policy of which it is not known whom it isolates must not open pods that another one
+// isolates.
+func TestUnclearPolicyAddsNothing(t *testing.T) {
+	deny, problems := Translate(read(t, `{metadata: {name: deny, namespace: shop}, spec: {policyTypes: [Ingress, Egress]}}`))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	shop := identity.Pod{Namespace: "shop", Name: "api", Addresses: addresses("10.0.0.1")}
+	for _, spec := range []string{
+		`podSelector: {matchLabels: {app: "bad value!"}}, policyTypes: [Ingress, Egress]`,
+		`podSelector: {matchLabels: {app: other}}, policyTypes: [Ingres]`,
+	} {
+		unclear, problems := Translate(read(t, `{metadata: {name: unclear, namespace: shop}, spec: {`+spec+`, ingress: [{}], egress: [{}]}}`))
+		if len(problems) != 1 {
+			t.Errorf("%s: problems %v", spec, problems)
+		}
+		c := policy.Cluster{
+			Pods: []identity.Pod{shop}, Namespaces: []identity.Namespace{{Name: "shop"}}, Policies: []policy.Policy{deny, unclear},
+		}
+		pod, other := shop.Addresses[0], netip.MustParseAddr("192.0.2.1")
+		for _, ends := range [][2]netip.Addr{{other, pod}, {pod, other}} {
+			d := policy.Decide(c, policy.Flow{Source: ends[0], Destination: ends[1], Protocol: identity.TCP, Port: 80})
+			if d.Allowed {
+				t.Errorf("%s: %s → %s is allowed: %+v", spec, ends[0], ends[1], d)
+			}
+		}
+	}
+}
+
+// FuzzTranslate: no policy makes Translate fail, none leaves something half understood, and one of which it is not clear
+// whom it isolates allows nothing.
 func FuzzTranslate(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.yaml")
 	for _, file := range files {
@@ -219,9 +250,15 @@ func FuzzTranslate(f *testing.F) {
 				t.Errorf("problem without field or fix: %+v", problem)
 			}
 		}
+		unclear := slices.ContainsFunc(problems, func(p Problem) bool {
+			return strings.HasPrefix(p.Field, "spec.podSelector") || strings.HasPrefix(p.Field, "spec.policyTypes")
+		})
 		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
 			if rules := p.In(d); rules != nil {
 				sound(t, *rules)
+				if unclear && slices.ContainsFunc(*rules, func(r policy.Rule) bool { return !reflect.DeepEqual(r, policy.Rule{}) }) {
+					t.Errorf("not clear for whom, and allows: %s", describe(p))
+				}
 			}
 		}
 		c := policy.Cluster{Pods: []identity.Pod{{Namespace: p.Namespace, Name: "x", Addresses: addresses("10.0.0.1")}}, Namespaces: []identity.Namespace{{Name: p.Namespace}}, Policies: []policy.Policy{p}}

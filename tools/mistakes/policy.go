@@ -30,6 +30,11 @@ func inPolicy() []mistake {
 			pkg: replays, test: "TestPodLabelsForgeNoNamespace",
 		},
 		{
+			name: "a policy of which it is not clear for whom it is opens others' pods", file: "policy/kube/translate.go",
+			right: "\tif unclear {", wrong: "\tif unclear && false {",
+			pkg: "./policy/kube", test: "TestUnclearPolicyAddsNothing",
+		},
+		{
 			name: "endPort ignored", file: "policy/kube/translate.go",
 			right: "last = *end", wrong: "_ = *end",
 			pkg: replays, test: "TestEndPortIsNotIgnored",
