@@ -22,17 +22,21 @@ type grid struct {
 	width    int
 }
 
+func newGrid(q question, width int) grid {
+	return grid{matrix: q.matrix, from: q.matrix.Groups(q.from, q.to), to: q.matrix.Groups(q.to, q.from), width: width}
+}
+
 // printGrids prints a grid for each port, ports with equal grids together, and then why the denied are.
 func printGrids(w io.Writer, q question, width int) error {
-	g := grid{matrix: q.matrix, from: q.matrix.Groups(q.from, q.to), to: q.matrix.Groups(q.to, q.from), width: width}
+	g := newGrid(q, width)
 	if size := len(g.from) * len(g.to) * len(q.ports); size > maxGrid {
 		return fmt.Errorf("a table of %d cells: choose pods with -from and -to, or write -o list or json", size)
 	}
-	reasons := reasons{texts: map[string]*reason{}}
+	reasons := newReasons()
 	var titles []string
 	var bodies [][][]string
 	for _, p := range q.ports {
-		body := g.body(p, &reasons)
+		body := g.body(p, reasons)
 		same := slices.IndexFunc(bodies, func(b [][]string) bool { return slices.EqualFunc(b, body, slices.Equal[[]string]) })
 		if same >= 0 {
 			titles[same] += ", " + p.String()
@@ -66,11 +70,13 @@ func (g grid) body(p matrix.Port, r *reasons) [][]string {
 	return rows
 }
 
-// between asks about a member of each group: within one group about two of them, if there are two.
+// between asks about a member of each group: where both begin with the same pod about two of them, if there are two.
 func (g grid) between(from, to *matrix.Group, p matrix.Port) []matrix.Cell {
 	src, dst := &from.Ends[0], &to.Ends[0]
-	if src.Name == dst.Name && len(to.Ends) > 1 {
+	if same := src.Name == dst.Name; same && len(to.Ends) > 1 {
 		dst = &to.Ends[1]
+	} else if same && len(from.Ends) > 1 {
+		src = &from.Ends[1]
 	}
 	return g.matrix.Between(src, dst, p)
 }
@@ -162,6 +168,8 @@ type deniedPair struct {
 	from, to string
 	ports    portList
 }
+
+func newReasons() *reasons { return &reasons{texts: map[string]*reason{}} }
 
 func (r *reasons) add(c matrix.Cell, from, to string, p matrix.Port) {
 	_, source, _ := strings.Cut(from, "/")
