@@ -65,6 +65,9 @@ type Node struct {
 	Claim       string
 }
 
+// Addresses are all that policies know a node by.
+func (n Node) Addresses() []netip.Addr { return slices.Concat(n.InternalIPs, n.ExternalIPs) }
+
 // Member is what gossip says of a node: where it gossips, and whether it lives.
 type Member struct {
 	Name    string

@@ -2,16 +2,22 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kithnet/kith/cmd/kith/manifest"
 	"github.com/kithnet/kith/overlay"
+	overlaykube "github.com/kithnet/kith/overlay/kube"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/ruleset"
 )
@@ -242,6 +248,26 @@ func TestNetwork(t *testing.T) {
 	equalPrefix := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	if diff := cmp.Diff(want, got.Nodes, equal, equalPrefix); diff != "" || got.Node != "n1" {
 		t.Errorf("node %q, nodes (-want +got):\n%s", got.Node, diff)
+	}
+}
+
+// TestNodeIsTheSameOffline: `kith policy matrix` knows a Node by what the agent's rules know it by.
+func TestNodeIsTheSameOffline(t *testing.T) {
+	const text = `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"zone": "z"}},
+"spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64"]},
+"status": {"addresses": [{"type": "ExternalIP", "address": "198.51.100.1"}, {"type": "InternalIP", "address": "192.0.2.1"},
+{"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "2001:db8::1"}]}}`
+	var node corev1.Node
+	if err := json.Unmarshal([]byte(text), &node); err != nil {
+		t.Fatal(err)
+	}
+	offline, err := manifest.Read(manifest.Source{Paths: []string{"-"}, Stdin: strings.NewReader(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	online := network("n1", []overlay.Node{overlaykube.Node(&node)}, nil).Nodes
+	if diff := cmp.Diff(online, offline.Cluster.Nodes, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" || len(online[0].Addresses) != 3 {
+		t.Errorf("the agent knows it by %v (-agent +offline):\n%s", online[0].Addresses, diff)
 	}
 }
 

@@ -100,7 +100,7 @@ func (n *Nodes) List() []overlay.Node {
 	nodes := make([]overlay.Node, 0, len(objects))
 	for _, object := range objects {
 		if node, ok := object.(*corev1.Node); ok {
-			nodes = append(nodes, translate(node))
+			nodes = append(nodes, Node(node))
 		}
 	}
 	return nodes

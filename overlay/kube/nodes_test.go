@@ -55,7 +55,7 @@ func TestTranslate(t *testing.T) {
 		ExternalIPs: []netip.Addr{netip.MustParseAddr("9.9.9.9")}, Labels: map[string]string{"other": "x"},
 	}
 	equate := cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})
-	if diff := cmp.Diff(want, translate(stripped.(*corev1.Node)), equate); diff != "" {
+	if diff := cmp.Diff(want, Node(stripped.(*corev1.Node)), equate); diff != "" {
 		t.Error(diff)
 	}
 	size, err := stripped.(*corev1.Node).Marshal()
@@ -68,7 +68,7 @@ func TestTranslateOldAndBroken(t *testing.T) {
 	n := object()
 	n.Spec.PodCIDRs = nil
 	n.Status.Addresses[1].Address = "nonsense"
-	got := translate(n)
+	got := Node(n)
 	if len(got.PodCIDRs) != 1 || len(got.InternalIPs) != 1 {
 		t.Errorf("node %+v", got)
 	}

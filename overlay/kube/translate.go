@@ -51,8 +51,8 @@ func numeric(all []corev1.NodeAddress) []corev1.NodeAddress {
 	return out
 }
 
-// translate returns the core's view of a Node.
-func translate(node *corev1.Node) overlay.Node {
+// Node is the core's view of a Node. Addresses that are none are left out.
+func Node(node *corev1.Node) overlay.Node {
 	out := overlay.Node{
 		Name:       node.Name,
 		UID:        string(node.UID),
@@ -90,7 +90,7 @@ func podCIDRs(spec corev1.NodeSpec) []string {
 // essence is what of a cached object the mesh can see.
 func essence(object any) overlay.Node {
 	if node, ok := object.(*corev1.Node); ok {
-		return translate(node)
+		return Node(node)
 	}
 	return overlay.Node{}
 }

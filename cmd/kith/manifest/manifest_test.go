@@ -61,6 +61,7 @@ func TestMistakes(t *testing.T) {
 		{"twice", pod + "metadata: {name: a}\n---\n" + pod + "metadata: {name: a}\n", ":5: Pod a: is given already at standard input:1"},
 		{"key twice", np + "spec:\n  podSelector: {}\n  podSelector: {}\n", ":6: NetworkPolicy m/p: spec.podSelector: is given already in line 5"},
 		{"node's range", "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec:\n  podCIDRs:\n  - 10.0.0.0\n", `:6: Node a: spec.podCIDRs[0]: "10.0.0.0" is not an address range`},
+		{"node's address", "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nstatus:\n  addresses:\n  - {type: Hostname, address: a}\n  - {type: ExternalIP, address: a}\n", `:7: Node a: status.addresses[1].address: "a" is not an address`},
 		{"unknown field", np + "spec:\n  podselector: {}\n", ":5: NetworkPolicy m/p: spec.podselector: there is no such field; did you mean podSelector?"},
 		{"unknown field deep", np + "spec:\n  ingress:\n  - from:\n    - podSelectors: {}\n", ":7: NetworkPolicy m/p: spec.ingress[0].from[0].podSelectors: there is no such field; here are ipBlock, namespaceSelector, podSelector"},
 		{"unknown field of metadata", np + "spec: {}\nstatus: {any: 1}\nmeta: {}\n", ":6: NetworkPolicy m/p: meta: there is no such field"},

@@ -18,6 +18,7 @@ import (
 
 	identitykube "github.com/kithnet/kith/identity/kube"
 	"github.com/kithnet/kith/overlay"
+	overlaykube "github.com/kithnet/kith/overlay/kube"
 	"github.com/kithnet/kith/policy"
 	policykube "github.com/kithnet/kith/policy/kube"
 )
@@ -276,29 +277,28 @@ func (r *reader) node(at place) {
 	if !r.take(&at, "Node", &o, "spec", "status") {
 		return
 	}
-	n := policy.Node{Name: o.Name, Labels: o.Labels}
+	// What is not an address the agent leaves out, which nobody would see here.
 	for i, cidr := range o.Spec.PodCIDRs {
-		n.PodCIDRs = r.prefix(at, fmt.Sprintf("spec.podCIDRs[%d]", i), cidr, n.PodCIDRs)
+		r.prefix(at, fmt.Sprintf("spec.podCIDRs[%d]", i), cidr)
 	}
 	if len(o.Spec.PodCIDRs) == 0 && o.Spec.PodCIDR != "" {
-		n.PodCIDRs = r.prefix(at, "spec.podCIDR", o.Spec.PodCIDR, nil)
+		r.prefix(at, "spec.podCIDR", o.Spec.PodCIDR)
 	}
 	for i, a := range o.Status.Addresses {
-		if a.Type == corev1.NodeInternalIP {
-			n.Addresses = r.address(at, fmt.Sprintf("status.addresses[%d].address", i), a.Address, n.Addresses)
+		if a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP {
+			r.address(at, fmt.Sprintf("status.addresses[%d].address", i), a.Address, nil)
 		}
 	}
-	n.Mesh = overlay.MeshAddresses(n.PodCIDRs)
-	r.cluster.Nodes = append(r.cluster.Nodes, n)
+	n := overlaykube.Node(&o)
+	r.cluster.Nodes = append(r.cluster.Nodes, policy.Node{
+		Name: n.Name, Labels: n.Labels, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses(), Mesh: overlay.MeshAddresses(n.PodCIDRs),
+	})
 }
 
-func (r *reader) prefix(at place, field, s string, to []netip.Prefix) []netip.Prefix {
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
+func (r *reader) prefix(at place, field, s string) {
+	if _, err := netip.ParsePrefix(s); err != nil {
 		r.fail(at, field, fmt.Sprintf("%q is not an address range: write one like 10.244.1.0/24", s))
-		return to
 	}
-	return append(to, p.Masked())
 }
 
 func (r *reader) address(at place, field, s string, to []netip.Addr) []netip.Addr {
