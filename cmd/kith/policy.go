@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/kithnet/kith/cmd/kith/manifest"
 	"github.com/kithnet/kith/policy/matrix"
 )
@@ -48,9 +50,10 @@ func (c console) policy(args []string) int {
 
 // manifestFlags are those of every command that reads manifests.
 type manifestFlags struct {
-	files    []string
-	output   string
-	podCIDRs string
+	files     []string
+	namespace string
+	output    string
+	podCIDRs  string
 }
 
 func (f *manifestFlags) add(set *flag.FlagSet, outputs string) {
@@ -58,6 +61,7 @@ func (f *manifestFlags) add(set *flag.FlagSet, outputs string) {
 		f.files = append(f.files, s)
 		return nil
 	})
+	set.StringVar(&f.namespace, "n", "default", "the `namespace` of objects that name none, as kubectl has it")
 	set.StringVar(&f.output, "o", "table", "output `format`: "+outputs)
 	set.StringVar(&f.podCIDRs, "pod-cidr", "10.244.0.0/16", "where pods without an address get one from: a `range`, or one for each family")
 }
@@ -88,7 +92,10 @@ func (f *manifestFlags) check(outputs ...string) error {
 
 // read reads the manifests, and tells the notes.
 func (f *manifestFlags) read(notes io.Writer) (manifest.Manifests, error) {
-	source := manifest.Source{Paths: f.files, Stdin: os.Stdin}
+	if problems := validation.IsDNS1123Label(f.namespace); len(problems) > 0 {
+		return manifest.Manifests{}, fmt.Errorf("-n %s: %s", f.namespace, problems[0])
+	}
+	source := manifest.Source{Paths: f.files, Stdin: os.Stdin, Namespace: f.namespace}
 	for _, s := range strings.Split(f.podCIDRs, ",") {
 		cidr, err := netip.ParsePrefix(strings.TrimSpace(s))
 		if err != nil {

@@ -130,6 +130,7 @@ func TestPolicyUsage(t *testing.T) {
 		{"matrix -f testdata/offline/shop.yaml -o yaml", "-o yaml: write table, list, json", 2},
 		{"matrix -f testdata/offline/shop.yaml -ports 80/ICMP", "its protocol is TCP, UDP or SCTP", 2},
 		{"matrix -f testdata/offline/shop.yaml -pod-cidr x", "-pod-cidr x", 2},
+		{"matrix -f testdata/offline/shop.yaml -n a.b", "-n a.b", 2},
 		{"matrix -f testdata/offline/shop.yaml -expect /nowhere", "read expectation", 2},
 		{"matrix -f testdata/offline/shop.yaml -expect x -o list", "-expect prints what differs", 2},
 		{"check -f testdata/offline/shop.yaml -from a/b", "name both ends", 2},

@@ -15,6 +15,9 @@ import (
 // finish fills in what the manifests lack, and makes the ends of all pods.
 func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	var notes notes
+	if r.home == "default" && r.otherNamespaces() {
+		notes.count("objects without metadata.namespace, taken as in namespace default (-n)", r.unnamed)
+	}
 	notes.count("workloads none of whose pods is here, each taken as one pod of its name", r.standIns())
 	r.sort()
 	notes.addNamespaces(r.addNamespaces())
@@ -64,6 +67,13 @@ func (r *reader) sort() {
 	slices.SortFunc(r.cluster.Namespaces, func(a, b identity.Namespace) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.cluster.Nodes, func(a, b policy.Node) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.cluster.Policies, func(a, b policy.Policy) int { return strings.Compare(a.Key().String(), b.Key().String()) })
+}
+
+// otherNamespaces: not all that is in a namespace is in that of objects that name none.
+func (r *reader) otherNamespaces() bool {
+	return slices.ContainsFunc(r.pods, func(p pod) bool { return p.Namespace != r.home }) ||
+		slices.ContainsFunc(r.workloads, func(w workload) bool { return w.template.Namespace != r.home }) ||
+		slices.ContainsFunc(r.cluster.Policies, func(p policy.Policy) bool { return p.Namespace != "" && p.Namespace != r.home })
 }
 
 // addNamespaces adds those that only pods name.

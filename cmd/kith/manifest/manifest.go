@@ -13,6 +13,7 @@
 package manifest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ import (
 type Source struct {
 	Paths []string // files and folders; - is Stdin
 	Stdin io.Reader
+	// Namespace is that of objects that name none; default, if it is empty.
+	Namespace string
 	// PodCIDRs are where pods without an address get one from, where no node says better; one of a family.
 	PodCIDRs []netip.Prefix
 }
@@ -51,7 +54,7 @@ func Read(s Source) (Manifests, error) {
 	if err != nil {
 		return Manifests{}, err
 	}
-	r := newReader()
+	r := newReader(cmp.Or(s.Namespace, "default"))
 	for _, file := range files {
 		if err := r.file(file, s.Stdin); err != nil {
 			return Manifests{}, err

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/matrix"
 )
 
 // read reads one text.
@@ -59,6 +60,8 @@ func TestMistakes(t *testing.T) {
 		{"mapping for list", pod + "metadata: {name: a}\nspec:\n  containers: {}\n", ":5: Pod a: spec.containers: is a mapping, want a list"},
 		{"number", pod + "metadata: {name: a}\nspec:\n  containers:\n  - ports:\n    - containerPort: 99999999999\n", ":7: Pod a: spec.containers[0].ports[0].containerPort: is the number 99999999999, want a whole number"},
 		{"twice", pod + "metadata: {name: a}\n---\n" + pod + "metadata: {name: a}\n", ":5: Pod a: is given already at standard input:1"},
+		{"twice, once by default", "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: default}}\n---\n" + pod + "metadata: {name: a}\n", ":3: Pod a: is given already at standard input:1"},
+		{"twice in no namespace", "{apiVersion: v1, kind: Node, metadata: {name: a}}\n---\n{apiVersion: v1, kind: Node, metadata: {name: a, namespace: b}}\n", ":3: Node b/a: is given already at standard input:1"},
 		{"key twice", np + "spec:\n  podSelector: {}\n  podSelector: {}\n", ":6: NetworkPolicy m/p: spec.podSelector: is given already in line 5"},
 		{"node's range", "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec:\n  podCIDRs:\n  - 10.0.0.0\n", `:6: Node a: spec.podCIDRs[0]: "10.0.0.0" is not an address range`},
 		{"node's address", "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nstatus:\n  addresses:\n  - {type: Hostname, address: a}\n  - {type: ExternalIP, address: a}\n", `:7: Node a: status.addresses[1].address: "a" is not an address`},
@@ -208,6 +211,7 @@ func TestRead(t *testing.T) {
 		t.Errorf("policies (-want +got):\n%s", diff)
 	}
 	notes := []string{
+		"objects without metadata.namespace, taken as in namespace default (-n): 1",
 		"workloads none of whose pods is here, each taken as one pod of its name: 2",
 		"namespaces that are not here, taken without labels but their name: default",
 		"pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster: 4",
@@ -385,6 +389,27 @@ func BenchmarkRead(b *testing.B) {
 		found, err := read(text.String())
 		if err != nil || len(found.Ends) != 10_000 || len(found.Cluster.Policies) != 1_000 {
 			b.Fatal(len(found.Ends), err)
+		}
+	}
+}
+
+// TestNamespace: what names no namespace is in that of -n, or else in default, which is told where not all is there.
+func TestNamespace(t *testing.T) {
+	const here, elsewhere = "{apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n", "{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: m}}\n"
+	const note = "objects without metadata.namespace, taken as in namespace default (-n): 1"
+	for _, tt := range []struct {
+		text, namespace, pod string
+		told                 bool
+	}{
+		{here, "", "default/a", false}, {here + elsewhere, "", "default/a", true}, {here + elsewhere, "z", "z/a", false},
+	} {
+		found, err := Read(Source{Paths: []string{"-"}, Stdin: strings.NewReader(tt.text), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, Namespace: tt.namespace})
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := slices.ContainsFunc(found.Ends, func(e matrix.End) bool { return e.Name == tt.pod })
+		if told := slices.Contains(found.Notes, note); !named || told != tt.told {
+			t.Errorf("-n %q: ends %v, notes %q", tt.namespace, found.Ends, found.Notes)
 		}
 	}
 }

@@ -34,7 +34,6 @@ func (r *reader) pod(at place) {
 	if !r.take(&at, "Pod", &o, "spec", "status") {
 		return
 	}
-	inNamespace(&o)
 	var addresses []netip.Addr
 	for i, ip := range o.Status.PodIPs {
 		addresses = r.address(at, fmt.Sprintf("status.podIPs[%d].ip", i), ip.IP, addresses)
@@ -94,7 +93,6 @@ func (r *reader) workload(at place, kind string) {
 	if !r.take(&at, kind, &o, "spec", "status") {
 		return
 	}
-	inNamespace(&o)
 	owned := metav1.GetControllerOf(&o) != nil
 	if owned || o.Spec.Replicas != nil && *o.Spec.Replicas == 0 {
 		return

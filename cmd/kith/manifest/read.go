@@ -33,6 +33,8 @@ type place struct {
 
 // reader gathers what the documents say.
 type reader struct {
+	home       string // the namespace of what names none
+	unnamed    int    // how many name none
 	mistakes   []error
 	fields     map[reflect.Type]map[string][]int
 	seen       map[string]string // kind and name → where
@@ -44,9 +46,9 @@ type reader struct {
 	newer      map[string]string // fields that are not known, by kind → where first
 }
 
-func newReader() *reader {
+func newReader(namespace string) *reader {
 	return &reader{
-		fields: map[reflect.Type]map[string][]int{}, seen: map[string]string{},
+		home: namespace, fields: map[reflect.Type]map[string][]int{}, seen: map[string]string{},
 		passedOver: map[string]int{}, newer: map[string]string{},
 	}
 }
@@ -158,7 +160,7 @@ func (r *reader) take(at *place, kind string, to metav1.Object, open ...string) 
 		},
 	}
 	d.decode(at.node, to)
-	r.metadata(*at, to)
+	r.metadata(*at, kind, to)
 	return len(r.mistakes) == before
 }
 
@@ -173,7 +175,7 @@ func withoutIndex(field string) string {
 }
 
 // metadata checks what the API server would.
-func (r *reader) metadata(at place, o metav1.Object) {
+func (r *reader) metadata(at place, kind string, o metav1.Object) {
 	if o.GetName() == "" {
 		r.fail(at, "metadata.name", "is missing")
 		return
@@ -181,16 +183,29 @@ func (r *reader) metadata(at place, o metav1.Object) {
 	if problems := validation.IsDNS1123Subdomain(o.GetName()); len(problems) > 0 {
 		r.fail(at, "metadata.name", problems[0])
 	}
+	r.setNamespace(kind, o)
 	if problems := validation.IsDNS1123Label(o.GetNamespace()); o.GetNamespace() != "" && len(problems) > 0 {
 		r.fail(at, "metadata.namespace", problems[0])
 	}
 	r.labels(at, o.GetLabels())
 	here := fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line)
-	if first, twice := r.seen[at.name]; twice {
+	key := strings.Join([]string{kind, o.GetNamespace(), o.GetName()}, "/")
+	if first, twice := r.seen[key]; twice {
 		r.fail(at, "", "is given already at "+first)
 		return
 	}
-	r.seen[at.name] = here
+	r.seen[key] = here
+}
+
+// setNamespace gives what names no namespace the one that kubectl would, and takes it from what is in none.
+func (r *reader) setNamespace(kind string, o metav1.Object) {
+	switch {
+	case kind == "Namespace" || kind == "Node" || kind == "ClusterNetworkPolicy":
+		o.SetNamespace("")
+	case o.GetNamespace() == "":
+		r.unnamed++
+		o.SetNamespace(r.home)
+	}
 }
 
 func (r *reader) labels(at place, labels map[string]string) {
@@ -207,13 +222,6 @@ func (r *reader) labels(at place, labels map[string]string) {
 			}
 		}
 		r.failLine(at, line, "metadata.labels", fmt.Sprintf("%s=%q: %s", key, labels[key], problems[0]))
-	}
-}
-
-// inNamespace gives what names no namespace the one that kubectl would.
-func inNamespace(o metav1.Object) {
-	if o.GetNamespace() == "" {
-		o.SetNamespace("default")
 	}
 }
 
@@ -235,7 +243,6 @@ func (r *reader) networkPolicy(at place) {
 	if !r.take(&at, "NetworkPolicy", &o, "status") {
 		return
 	}
-	inNamespace(&o)
 	p, problems := policykube.Translate(&o)
 	r.policy(at, p, problems)
 }
