@@ -62,11 +62,11 @@ func (c console) parseCheckFlags(command string, args []string) (checkFlags, err
 
 func (f checkFlags) cells(found manifest.Manifests) ([]matrix.Cell, error) {
 	m := matrix.New(found.Cluster)
-	from, err := oneEnd(f.from, m, found)
+	from, err := oneEnd(f.from, found)
 	if err != nil {
 		return nil, fmt.Errorf("-from %w", err)
 	}
-	to, err := oneEnd(f.to, m, found)
+	to, err := oneEnd(f.to, found)
 	if err != nil {
 		return nil, fmt.Errorf("-to %w", err)
 	}
@@ -81,9 +81,9 @@ func (f checkFlags) cells(found manifest.Manifests) ([]matrix.Cell, error) {
 }
 
 // oneEnd is the pod of a name or with an address, or the address.
-func oneEnd(text string, m *matrix.Matrix, found manifest.Manifests) (matrix.End, error) {
+func oneEnd(text string, found manifest.Manifests) (matrix.End, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
-		return endAt(a.Unmap(), m, found), nil
+		return endAt(a.Unmap(), found), nil
 	}
 	for _, e := range found.Ends {
 		if e.Name == text {

@@ -88,10 +88,10 @@ func (c console) question(f matrixFlags, expected *expectation) (question, error
 		return question{}, errors.New("the manifests have no pod, and no workload that makes one: nobody can be asked about")
 	}
 	q := question{matrix: matrix.New(found.Cluster), ports: f.ports}
-	if q.from, err = f.from.ends(q.matrix, found); err != nil {
+	if q.from, err = f.from.ends(found); err != nil {
 		return q, fmt.Errorf("-from %w", err)
 	}
-	if q.to, err = f.to.ends(q.matrix, found); err != nil {
+	if q.to, err = f.to.ends(found); err != nil {
 		return q, fmt.Errorf("-to %w", err)
 	}
 	if len(q.ports) == 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -26,14 +27,14 @@ func (l *selectorList) Set(s string) error {
 }
 
 // ends are the ends that one of the selectors selects, all pods without any.
-func (l selectorList) ends(m *matrix.Matrix, found manifest.Manifests) ([]matrix.End, error) {
+func (l selectorList) ends(found manifest.Manifests) ([]matrix.End, error) {
 	if len(l) == 0 {
 		return found.Ends, nil
 	}
 	var out []matrix.End
 	seen := map[string]bool{}
 	for _, text := range l {
-		selected, err := selectEnds(text, m, found)
+		selected, err := selectEnds(text, found)
 		if err != nil {
 			return nil, err
 		}
@@ -47,9 +48,9 @@ func (l selectorList) ends(m *matrix.Matrix, found manifest.Manifests) ([]matrix
 	return out, nil
 }
 
-func selectEnds(text string, m *matrix.Matrix, found manifest.Manifests) ([]matrix.End, error) {
+func selectEnds(text string, found manifest.Manifests) ([]matrix.End, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
-		return []matrix.End{endAt(a.Unmap(), m, found)}, nil
+		return []matrix.End{endAt(a.Unmap(), found)}, nil
 	}
 	matches, err := parseSelector(text)
 	if err != nil {
@@ -81,13 +82,11 @@ func host(name string, found manifest.Manifests) (matrix.End, error) {
 }
 
 // endAt is the pod with an address, or the address alone.
-func endAt(a netip.Addr, m *matrix.Matrix, found manifest.Manifests) matrix.End {
-	if key, isPod := m.Owner(a); isPod {
-		for _, e := range found.Ends {
-			if e.Name == key.String() {
-				e.Addresses = []netip.Addr{a}
-				return e
-			}
+func endAt(a netip.Addr, found manifest.Manifests) matrix.End {
+	for _, e := range found.Ends {
+		if slices.Contains(e.Addresses, a) || slices.Contains(e.Twin, a) {
+			e.Addresses, e.Twin = []netip.Addr{a}, nil
+			return e
 		}
 	}
 	return matrix.End{Name: a.String(), Addresses: []netip.Addr{a}}

@@ -25,6 +25,9 @@ type End struct {
 	Namespace string            // a pod's
 	Labels    map[string]string // a pod's
 	Addresses []netip.Addr
+	// Twin are the addresses of a second pod like this, where the end stands for several: to itself, the end is asked
+	// about with it.
+	Twin []netip.Addr
 }
 
 // Cell is one question of a matrix and its answer.
@@ -125,11 +128,14 @@ func (m *Matrix) Between(from, to *End, p Port) []Cell {
 		if slices.ContainsFunc(from.Addresses[:i], func(a netip.Addr) bool { return a.Is4() == src.Is4() }) {
 			continue
 		}
-		j := slices.IndexFunc(to.Addresses, func(a netip.Addr) bool { return a.Is4() == src.Is4() })
-		if j < 0 {
+		dst, ok := ofFamily(to.Addresses, src)
+		if !ok {
 			continue
 		}
-		cells = append(cells, m.cell(from, to, policy.Flow{Source: src, Destination: to.Addresses[j], Protocol: p.Protocol, Port: p.Number}))
+		if src == dst {
+			src, dst = apart(from, to, src)
+		}
+		cells = append(cells, m.cell(from, to, policy.Flow{Source: src, Destination: dst, Protocol: p.Protocol, Port: p.Number}))
 	}
 	if len(cells) < 2 || cells[0].Allowed == cells[1].Allowed {
 		return cells[:min(1, len(cells))]
@@ -138,6 +144,26 @@ func (m *Matrix) Between(from, to *End, p Port) []Cell {
 		cells[i].Family = family(cells[i].Flow.Source)
 	}
 	return cells
+}
+
+// apart are two pods of an end, of which one has an address; without a twin that is both.
+func apart(from, to *End, a netip.Addr) (src, dst netip.Addr) {
+	if twin, ok := ofFamily(to.Twin, a); ok {
+		return a, twin
+	}
+	if twin, ok := ofFamily(from.Twin, a); ok {
+		return twin, a
+	}
+	return a, a
+}
+
+// ofFamily is the first address of the family that another has.
+func ofFamily(all []netip.Addr, other netip.Addr) (netip.Addr, bool) {
+	i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Is4() == other.Is4() })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return all[i], true
 }
 
 func family(a netip.Addr) string {

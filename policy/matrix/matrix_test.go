@@ -103,6 +103,35 @@ func TestMatrixIsDecide(t *testing.T) {
 	}
 }
 
+// TestTwin: an end that stands for several pods is asked about with another of them, to itself only.
+func TestTwin(t *testing.T) {
+	addr := netip.MustParseAddr
+	web := matrix.End{Name: "a/web", Namespace: "a", Addresses: []netip.Addr{addr("10.0.0.1"), addr("fd00::1")}, Twin: []netip.Addr{addr("10.0.0.2"), addr("fd00::2")}}
+	db := matrix.End{Name: "a/db", Namespace: "a", Addresses: []netip.Addr{addr("10.0.0.3")}}
+	c := policy.Cluster{
+		Namespaces: []identity.Namespace{{Name: "a"}},
+		Pods: []identity.Pod{
+			{Namespace: "a", Name: "web", Addresses: web.Addresses}, {Namespace: "a", Name: "web (another)", Addresses: web.Twin}, {Namespace: "a", Name: "db", Addresses: db.Addresses},
+		},
+		Policies: []policy.Policy{{Namespace: "a", Name: "deny", Subject: labels.Everything(), Ingress: &policy.Rules{}}},
+	}
+	one, other := web, web
+	one.Twin, other.Addresses, other.Twin = nil, web.Twin, nil
+	for _, tt := range []struct {
+		from, to matrix.End
+		flow     string
+		allowed  bool
+	}{
+		{web, web, "10.0.0.1 10.0.0.2", false}, {web, db, "10.0.0.1 10.0.0.3", false}, {db, web, "10.0.0.3 10.0.0.1", false}, {db, db, "10.0.0.3 10.0.0.3", true},
+		{one, web, "10.0.0.1 10.0.0.2", false}, {web, one, "10.0.0.2 10.0.0.1", false}, {one, one, "10.0.0.1 10.0.0.1", true}, {other, web, "10.0.0.2 10.0.0.1", false},
+	} {
+		cells := matrix.New(c).Between(&tt.from, &tt.to, matrix.Port{Protocol: identity.TCP, Number: 80})
+		if flow := fmt.Sprint(cells[0].Flow.Source, " ", cells[0].Flow.Destination); len(cells) != 1 || flow != tt.flow || cells[0].Allowed != tt.allowed {
+			t.Errorf("%s to %s: %s %v, want %s %v", tt.from.Name, tt.to.Name, flow, cells[0].Allowed, tt.flow, tt.allowed)
+		}
+	}
+}
+
 // TestGroupsAreAlike: all members of a group reach, and are reached by, the same.
 func TestGroupsAreAlike(t *testing.T) {
 	port := matrix.Port{Protocol: identity.TCP, Number: 80}

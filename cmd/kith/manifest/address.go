@@ -31,10 +31,9 @@ func (r *reader) addAddresses(podCIDRs []netip.Prefix) int {
 		if len(cidrs) == 0 {
 			cidrs, nodes = podCIDRs, r.cluster.Nodes
 		}
-		for _, cidr := range cidrs {
-			if address, ok := a.free(cidr, nodes); ok {
-				p.Addresses = append(p.Addresses, address)
-			}
+		p.Addresses = a.each(cidrs, nodes)
+		if p.several {
+			p.twin = a.each(cidrs, nodes)
 		}
 		if len(p.Addresses) == 0 {
 			r.mistakes = append(r.mistakes, fmt.Errorf("give pod %s an address: none is left in %v", p.Key(), cidrs))
@@ -55,6 +54,17 @@ func (a *addresses) take(all []netip.Addr) {
 	for _, address := range all {
 		a.taken[address] = true
 	}
+}
+
+// each gives an address of each range that has any left.
+func (a *addresses) each(cidrs []netip.Prefix, nodes []policy.Node) []netip.Addr {
+	var out []netip.Addr
+	for _, cidr := range cidrs {
+		if address, ok := a.free(cidr, nodes); ok {
+			out = append(out, address)
+		}
+	}
+	return out
 }
 
 // free is the next address of a range that is in no node's pod CIDR.

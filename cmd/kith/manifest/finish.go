@@ -18,7 +18,9 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	if r.home == "default" && r.otherNamespaces() {
 		notes.count("objects without metadata.namespace, taken as in namespace default (-n)", r.unnamed)
 	}
-	notes.count("workloads none of whose pods is here, each taken as one pod of its name", r.standIns())
+	alone, several := r.standIns()
+	notes.count("workloads none of whose pods is here, each taken as one pod of its name", alone)
+	notes.count("workloads of several pods, none of which is here, each asked about as one of its pods, and to itself as two", several)
 	r.sort()
 	notes.addNamespaces(r.addNamespaces())
 	notes.count("pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster", r.addAddresses(podCIDRs))
@@ -102,7 +104,7 @@ func (r *reader) ends(to *Manifests) (finished int) {
 	owner := r.owners()
 	for _, p := range r.pods {
 		p.Addresses = slices.DeleteFunc(p.Addresses, func(a netip.Addr) bool { return owner[a].Key() != p.Key() })
-		end := matrix.End{Name: p.Key().String(), Namespace: p.Namespace, Labels: p.Labels, Addresses: p.Addresses}
+		end := matrix.End{Name: p.Key().String(), Namespace: p.Namespace, Labels: p.Labels, Addresses: p.Addresses, Twin: p.twin}
 		switch {
 		case p.finished:
 			finished++
@@ -115,6 +117,9 @@ func (r *reader) ends(to *Manifests) (finished int) {
 			r.late = append(r.late, end.Name)
 		default:
 			r.cluster.Pods = append(r.cluster.Pods, p.Pod)
+			if len(p.twin) > 0 {
+				r.cluster.Pods = append(r.cluster.Pods, p.another())
+			}
 			to.Ends = append(to.Ends, end)
 		}
 	}

@@ -7,7 +7,7 @@
 // line and field; the order of files and objects does not change the result.
 //
 // What manifests lack is filled in, and a note says so: namespaces that only pods name, addresses of pods that have none
-// yet, and one pod for each workload (Deployment and so on) whose pods are not there.
+// yet, and for each workload (Deployment and so on) whose pods are not there a pod, or two of a workload of several.
 //
 // Out of scope: what the cluster's policies decide (policy, policy/matrix); rendering templates.
 package manifest

@@ -21,6 +21,15 @@ type pod struct {
 	host     bool         // on its node's network
 	hostIPs  []netip.Addr // if host: its node's addresses as the pod knows them
 	finished bool
+	several  bool         // it stands for more than one
+	twin     []netip.Addr // if several: the addresses of another
+}
+
+// another is a second pod of a workload. No pod can have its name.
+func (p pod) another() identity.Pod {
+	p.Pod.Name += " (another)"
+	p.Pod.Addresses = p.twin
+	return p.Pod
 }
 
 // workload makes pods; template is what they are like.
@@ -69,10 +78,12 @@ type workloadObject struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
 		Replicas    *int32                 `json:"replicas"`
+		Parallelism *int32                 `json:"parallelism"`
 		Template    corev1.PodTemplateSpec `json:"template"`
 		JobTemplate struct {
 			Spec struct {
-				Template corev1.PodTemplateSpec `json:"template"`
+				Parallelism *int32                 `json:"parallelism"`
+				Template    corev1.PodTemplateSpec `json:"template"`
 			} `json:"spec"`
 		} `json:"jobTemplate"`
 	} `json:"spec"`
@@ -97,21 +108,33 @@ func (r *reader) workload(at place, kind string) {
 	if owned || o.Spec.Replicas != nil && *o.Spec.Replicas == 0 {
 		return
 	}
-	template := o.Spec.Template
-	if kind == "CronJob" {
-		template = o.Spec.JobTemplate.Spec.Template
+	template, pods := o.Spec.Template, max(count(o.Spec.Replicas), count(o.Spec.Parallelism))
+	switch kind {
+	case "CronJob":
+		template, pods = o.Spec.JobTemplate.Spec.Template, count(o.Spec.JobTemplate.Spec.Parallelism)
+	case "DaemonSet":
+		pods = 2 // or more: one on each node
 	}
 	p, err := modelPod(&corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec})
 	if err != nil {
 		r.fail(at, "", err.Error())
 		return
 	}
-	p.Namespace, p.Name = o.Namespace, o.Name
+	p.Namespace, p.Name, p.several = o.Namespace, o.Name, pods > 1
 	r.workloads = append(r.workloads, workload{kind: kind, name: o.Namespace + "/" + o.Name, template: p})
 }
 
-// standIns adds a pod for every workload none of whose pods is there, and says how many.
-func (r *reader) standIns() int {
+// count is a number of pods, one if it is not given.
+func count(n *int32) int32 {
+	if n == nil {
+		return 1
+	}
+	return *n
+}
+
+// standIns adds a pod for every workload none of whose pods is there, and says how many stand for one pod and how
+// many for several.
+func (r *reader) standIns() (alone, several int) {
 	slices.SortFunc(r.workloads, func(a, b workload) int { return strings.Compare(a.name+" "+a.kind, b.name+" "+b.kind) })
 	names := map[identity.PodKey]bool{}
 	inNamespace := map[string][]pod{}
@@ -119,7 +142,6 @@ func (r *reader) standIns() int {
 		names[p.Key()] = true
 		inNamespace[p.Namespace] = append(inNamespace[p.Namespace], p)
 	}
-	added := 0
 	for _, w := range r.workloads {
 		if isThere(w.template, inNamespace[w.template.Namespace]) {
 			continue
@@ -129,9 +151,13 @@ func (r *reader) standIns() int {
 		}
 		names[w.template.Key()] = true
 		r.pods = append(r.pods, w.template)
-		added++
+		if w.template.several && !w.template.host {
+			several++
+		} else {
+			alone++
+		}
 	}
-	return added
+	return alone, several
 }
 
 // isThere: a workload's pods bear the labels of its template.
