@@ -27,7 +27,8 @@ func Compute(local Local, nodes []Node, claims []Claim, paths map[string]Path) (
 // computation holds what Compute knows half-way: who owns which CIDR and key.
 type computation struct {
 	local    Local
-	nodes    []Node // the order in which contested claims are granted
+	nodes    []Node       // the order in which contested claims are granted
+	own      []netip.Addr // this node's
 	claims   map[string]Claim
 	paths    map[string]Path
 	grants   grants
@@ -52,10 +53,9 @@ func newComputation(local Local, nodes []Node, claims []Claim) *computation {
 	for _, claim := range claims {
 		c.claims[claim.Node] = claim
 	}
-	for _, n := range c.nodes {
-		c.grants.underlay = append(c.grants.underlay, n.InternalIPs...)
+	if self, ok := c.self(); ok {
+		c.own = self.Underlay()
 	}
-	slices.SortFunc(c.grants.underlay, netip.Addr.Compare)
 	c.outer = c.underlayFamily()
 	return c
 }
@@ -72,8 +72,8 @@ func (c *computation) underlayFamily() Family {
 	if c.local.Underlay != Auto {
 		return c.local.Underlay
 	}
-	if self, ok := c.self(); ok && len(self.InternalIPs) > 0 {
-		return FamilyOf(self.InternalIPs[0])
+	if len(c.own) > 0 {
+		return FamilyOf(c.own[0])
 	}
 	return IPv4
 }
@@ -86,13 +86,24 @@ func (c *computation) allot(n *Node) {
 			c.problems.add(CIDRTaken, n.Name, "pod CIDR %s refused: node %s holds %s", cidr, holder.node, holder.cidr)
 			continue
 		}
-		if addr, covers := c.grants.covered(cidr); covers {
+		if addr, covers := c.covered(cidr, n); covers {
 			c.problems.add(CIDRCoversNodes, n.Name, "pod CIDR %s refused: it covers node address %s", cidr, addr)
 			continue
 		}
 		c.grants.add(cidr, n.Name)
 		c.granted[n.Name] = append(c.granted[n.Name], cidr)
 	}
+}
+
+// covered finds an address inside a node's CIDR that must stay outside of the tunnel: this node's, or that node's own.
+// What a third node says of its addresses takes no CIDR from anybody.
+func (c *computation) covered(cidr netip.Prefix, n *Node) (netip.Addr, bool) {
+	all := slices.Concat(c.own, n.Underlay())
+	i := slices.IndexFunc(all, cidr.Contains)
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return all[i], true
 }
 
 func (c *computation) addSelf() {
@@ -145,11 +156,12 @@ func (c *computation) addRemote(n *Node) {
 	for _, cidr := range c.granted[n.Name] {
 		c.addRoute(cidr, c.paths[n.Name].Lane)
 	}
+	addresses := c.addresses(n)
 	keys, ok := c.peerKeys(n)
 	if !ok {
 		return
 	}
-	endpoint, ok := c.endpoint(n)
+	endpoint, ok := c.endpoint(n, addresses)
 	if !ok {
 		c.problems.add(NoEndpoint, n.Name, "no address to reach it at: it must speak first")
 	}
@@ -175,14 +187,6 @@ func (c *computation) keepalive(node string, lane int) time.Duration {
 		return 0
 	}
 	return c.local.Keepalive
-}
-
-// onLane is the endpoint of a lane, given that of lane 0.
-func onLane(endpoint netip.AddrPort, lane int) netip.AddrPort {
-	if !endpoint.IsValid() {
-		return endpoint
-	}
-	return netip.AddrPortFrom(endpoint.Addr(), endpoint.Port()+uint16(lane))
 }
 
 func (c *computation) addRoute(cidr netip.Prefix, lane int) {
@@ -222,29 +226,4 @@ func (c *computation) peerKeys(n *Node) ([Lanes]Key, bool) {
 		}
 	}
 	return claim.Keys, true
-}
-
-// endpoint prefers the claim, which tells of a move first. Liveness plays no part:
-// a member that is called dead may be alive behind a lossy path.
-func (c *computation) endpoint(n *Node) (netip.AddrPort, bool) {
-	candidates := slices.Clone(c.claims[n.Name].Endpoints)
-	if len(candidates) == 0 {
-		for _, ip := range n.InternalIPs {
-			candidates = append(candidates, netip.AddrPortFrom(ip, c.local.ListenPort))
-		}
-	}
-	if len(candidates) == 0 {
-		return netip.AddrPort{}, false
-	}
-	return c.ofFamily(candidates), true
-}
-
-// ofFamily returns the first endpoint of the underlay's family, or else the first.
-func (c *computation) ofFamily(endpoints []netip.AddrPort) netip.AddrPort {
-	for _, ep := range endpoints {
-		if FamilyOf(ep.Addr()) == c.outer {
-			return netip.AddrPortFrom(ep.Addr().Unmap(), ep.Port())
-		}
-	}
-	return netip.AddrPortFrom(endpoints[0].Addr().Unmap(), endpoints[0].Port())
 }

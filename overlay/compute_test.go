@@ -131,6 +131,62 @@ func TestComputeEndpoints(t *testing.T) {
 	}
 }
 
+// TestRefusedEndpoints: nothing is sent to what cannot be another node, or would come back into the tunnel.
+func TestRefusedEndpoints(t *testing.T) {
+	for _, test := range []struct{ name, claimed, why string }{
+		{"in a pod CIDR", "10.244.3.9:51820", "it is in pod CIDR 10.244.3.0/24 of node c"},
+		{"in its own", "[fd00:244:0:2::9]:51820", "it is in pod CIDR fd00:244:0:2::/64 of node b"},
+		{"in this node's", "10.244.1.9:51820", "it is in pod CIDR 10.244.1.0/24 of node a"},
+		{"loopback", "127.0.0.2:51820", "no other node can have it"},
+		{"loopback, IPv6", "[::1]:51820", "no other node can have it"},
+		{"multicast", "224.0.0.1:51820", "no other node can have it"},
+		{"broadcast", "255.255.255.255:51820", "no other node can have it"},
+		{"unspecified", "[::]:51820", "no other node can have it"},
+		{"no port", "172.18.0.2:0", "there are no ports for all lanes"},
+		{"no port for the other lane", "172.18.0.2:65535", "there are no ports for all lanes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			all, refused := claims(cluster()), Problem{EndpointRefused, "b", "endpoint " + test.claimed + " refused: " + test.why}
+			for _, of := range []struct {
+				endpoints []netip.AddrPort
+				want      netip.AddrPort
+				problems  []Problem
+			}{
+				{endpoints(test.claimed), netip.AddrPort{}, []Problem{refused, {NoEndpoint, "b", "no address to reach it at: it must speak first"}}},
+				{endpoints(test.claimed, "9.9.9.9:65534"), netip.MustParseAddrPort("9.9.9.9:65534"), []Problem{refused}},
+			} {
+				all[1].Endpoints = of.endpoints
+				m, problems := Compute(local(), cluster(), all, nil)
+				if diff := cmp.Diff(of.problems, problems); diff != "" {
+					t.Error(diff)
+				}
+				for lane := range m.Lanes {
+					if got, want := m.Lanes[lane].Peers[0].Endpoint, onLane(of.want, lane); got != want {
+						t.Errorf("lane %d: endpoint %s, want %s", lane, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestAddressTakesNothing: what a node says of its own addresses changes nothing for the others, and only the first few
+// of them count.
+func TestAddressTakesNothing(t *testing.T) {
+	nodes := cluster()
+	want, _ := Compute(local(), nodes, claims(nodes), nil)
+	for i := range 1000 {
+		nodes[2].InternalIPs = append(nodes[2].InternalIPs, addrs(fmt.Sprintf("10.244.2.%d", i%256))...)
+	}
+	got, problems := Compute(local(), nodes, claims(nodes), nil)
+	if diff := diffMesh(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if len(problems) != maxAddresses-1 {
+		t.Errorf("%d problems, want %d", len(problems), maxAddresses-1)
+	}
+}
+
 func TestComputeProblems(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -161,6 +217,24 @@ func TestComputeProblems(t *testing.T) {
 			[]Problem{{CIDRTaken, "c", "pod CIDR 0.0.0.0/0 refused: node a holds 10.244.1.0/24"}}, []string{"b", "c"}},
 		{"CIDR of the nodes' network", func(n []Node, _ []Claim) []Node { n[2].PodCIDRs = prefixes("172.18.0.0/16"); return n },
 			[]Problem{{CIDRCoversNodes, "c", "pod CIDR 172.18.0.0/16 refused: it covers node address 172.18.0.1"}}, []string{"b", "c"}},
+		{"CIDR of its own node's network", func(n []Node, _ []Claim) []Node {
+			n[2].PodCIDRs, n[2].InternalIPs = prefixes("172.19.0.0/16"), addrs("172.19.0.3")
+			return n
+		},
+			[]Problem{{CIDRCoversNodes, "c", "pod CIDR 172.19.0.0/16 refused: it covers node address 172.19.0.3"}}, []string{"b", "c"}},
+		{"address in another's CIDR", func(n []Node, _ []Claim) []Node {
+			n[2].InternalIPs = append(n[2].InternalIPs, addrs("10.244.2.5", "fd00:244:0:2::5")...)
+			return n
+		},
+			[]Problem{
+				{AddressRefused, "c", "node address 10.244.2.5 refused: it is in pod CIDR 10.244.2.0/24 of node b"},
+				{AddressRefused, "c", "node address fd00:244:0:2::5 refused: it is in pod CIDR fd00:244:0:2::/64 of node b"},
+			}, []string{"b", "c"}},
+		{"address in this node's CIDR, no other", func(n []Node, _ []Claim) []Node { n[2].InternalIPs = addrs("10.244.1.1"); return n },
+			[]Problem{
+				{AddressRefused, "c", "node address 10.244.1.1 refused: it is in pod CIDR 10.244.1.0/24 of node a"},
+				{NoEndpoint, "c", "no address to reach it at: it must speak first"},
+			}, []string{"b", "c"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			all := claims(cluster())

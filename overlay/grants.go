@@ -11,11 +11,9 @@ type grant struct {
 	node string
 }
 
-// grants are the CIDRs granted so far: disjoint, by address; and the addresses
-// that no CIDR may cover.
+// grants are the CIDRs granted so far: disjoint, by address.
 type grants struct {
-	held     []grant
-	underlay []netip.Addr
+	held []grant
 }
 
 func (g *grants) search(addr netip.Addr) int {
@@ -35,15 +33,6 @@ func (g *grants) holder(cidr netip.Prefix) (grant, bool) {
 		}
 	}
 	return grant{}, false
-}
-
-// covered finds a node's underlay address inside cidr.
-func (g *grants) covered(cidr netip.Prefix) (netip.Addr, bool) {
-	i, _ := slices.BinarySearchFunc(g.underlay, cidr.Addr(), netip.Addr.Compare)
-	if i < len(g.underlay) && cidr.Contains(g.underlay[i]) {
-		return g.underlay[i], true
-	}
-	return netip.Addr{}, false
 }
 
 func (g *grants) add(cidr netip.Prefix, node string) {

@@ -17,6 +17,8 @@
 //     epoch seen, and proves that the node holds its WireGuard keys.
 //   - Every address belongs to at most one node: the node created first (then the
 //     smaller name) keeps a contested CIDR or key, the other is refused and told.
+//   - What a node says of its addresses takes nothing from another: an address
+//     within a pod CIDR is no place to send WireGuard's packets to.
 //   - A member that gossip calls dead keeps its peer; a peer goes with its Node.
 //   - The order of the input does not matter. Diff(m, m) is empty.
 //   - No step of a Plan takes an allowed IP away before its new holder has it.
@@ -67,6 +69,15 @@ type Node struct {
 
 // Addresses are all that policies know a node by.
 func (n Node) Addresses() []netip.Addr { return slices.Concat(n.InternalIPs, n.ExternalIPs) }
+
+// maxAddresses bounds what one Node costs those who look for it.
+const maxAddresses = 8
+
+// Underlay are the addresses at which other nodes look for this one: the first few that its status names. A kubelet
+// writes them as it likes.
+func (n Node) Underlay() []netip.Addr {
+	return n.InternalIPs[:min(len(n.InternalIPs), maxAddresses)]
+}
 
 // Member is what gossip says of a node: where it gossips, and whether it lives.
 type Member struct {

@@ -16,6 +16,8 @@ const (
 	NoPodCIDR        ProblemKind = "no-pod-cidr"
 	CIDRTaken        ProblemKind = "cidr-taken"
 	CIDRCoversNodes  ProblemKind = "cidr-covers-nodes"
+	AddressRefused   ProblemKind = "address-refused"
+	EndpointRefused  ProblemKind = "endpoint-refused"
 	ClaimMissing     ProblemKind = "claim-missing"
 	KeyTaken         ProblemKind = "key-taken"
 	NoEndpoint       ProblemKind = "no-endpoint"

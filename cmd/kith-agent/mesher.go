@@ -196,7 +196,7 @@ func (m *mesher) follow(nodes []overlay.Node, members []overlay.Member) {
 		if n.Name == m.local.Name {
 			continue
 		}
-		for _, a := range n.InternalIPs {
+		for _, a := range n.Underlay() {
 			seeds = append(seeds, netip.AddrPortFrom(a, m.gossip))
 		}
 	}

@@ -175,12 +175,15 @@ func TestMeshStaysWithoutOwnNode(t *testing.T) {
 // TestNodeListIsTheSecondSource holds that gossip hears of every node's address, and forgets the dead without a Node.
 func TestNodeListIsTheSecondSource(t *testing.T) {
 	f := newFakeUnderlay()
-	f.nodes = testNodes
+	f.nodes = slices.Clone(testNodes)
+	for range 1000 { // those after the first few are not looked for
+		f.nodes[1].InternalIPs = append(addrs("192.0.2.2"), f.nodes[1].InternalIPs...)
+	}
 	f.members = []overlay.Member{{Name: "n1", Alive: true}, {Name: "n2"}, {Name: "n3"}, {Name: "n4", Alive: true}}
 	if err := testMesher(f).reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"192.0.2.2:7946"}, texts(f.seeds)); diff != "" {
+	if diff := cmp.Diff(slices.Repeat([]string{"192.0.2.2:7946"}, 8), texts(f.seeds)); diff != "" {
 		t.Errorf("seeds (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"n3"}, f.forgotten); diff != "" {

@@ -11,8 +11,18 @@ func inMesh() []mistake {
 		},
 		{
 			name: "a pod CIDR over the nodes' own addresses", file: file,
-			right: "addr, covers := c.grants.covered(cidr); covers", wrong: "addr, covers := c.grants.covered(cidr); covers && false",
+			right: "addr, covers := c.covered(cidr, n); covers", wrong: "addr, covers := c.covered(cidr, n); covers && false",
 			pkg: pkg, test: "TestComputeProblems/CIDR_of_the_nodes'_network",
+		},
+		{
+			name: "a node's address takes another's pod CIDR", file: file,
+			right: "all := slices.Concat(c.own, n.Underlay())", wrong: "all := slices.Concat(c.own, n.Underlay())\n\tfor i := range c.nodes {\n\t\tall = append(all, c.nodes[i].InternalIPs...)\n\t}",
+			pkg: pkg, test: "TestComputeProblems/address_in_another's_CIDR",
+		},
+		{
+			name: "WireGuard's packets go into the tunnel", file: "overlay/endpoint.go",
+			right: "holder, held := c.grants.holder(netip.PrefixFrom(addr, addr.BitLen())); held", wrong: "holder, held := c.grants.holder(netip.PrefixFrom(addr, addr.BitLen())); held && false",
+			pkg: pkg, test: "TestRefusedEndpoints/in_a_pod_CIDR",
 		},
 		{
 			name: "a newcomer takes what another holds", file: file,
