@@ -18,9 +18,7 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	if r.home == "default" && r.otherNamespaces() {
 		notes.count("objects without metadata.namespace, taken as in namespace default (-n)", r.unnamed)
 	}
-	alone, several := r.standIns()
-	notes.count("workloads none of whose pods is here, each taken as one pod of its name", alone)
-	notes.count("workloads of several pods, none of which is here, each asked about as one of its pods, and to itself as two", several)
+	notes = append(notes, r.standIns()...)
 	r.sort()
 	notes.addNamespaces(r.addNamespaces())
 	notes.count("pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster", r.addAddresses(podCIDRs))

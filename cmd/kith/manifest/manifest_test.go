@@ -213,6 +213,8 @@ func TestRead(t *testing.T) {
 	notes := []string{
 		"objects without metadata.namespace, taken as in namespace default (-n): 1",
 		"workloads none of whose pods is here, each taken as one pod of its name: 2",
+		"workloads left out, as their pods are here: 1",
+		"workloads left out, as they have ended or want no pod: 1",
 		"namespaces that are not here, taken without labels but their name: default",
 		"pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster: 4",
 		"pods that have ended, left out: 1",

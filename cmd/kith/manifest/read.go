@@ -37,7 +37,7 @@ type reader struct {
 	unnamed    int    // how many name none
 	mistakes   []error
 	fields     map[reflect.Type]map[string][]int
-	seen       map[string]string // kind and name → where
+	seen       map[string]string // objectKey → where
 	cluster    policy.Cluster
 	pods       []pod
 	workloads  []workload
@@ -189,13 +189,15 @@ func (r *reader) metadata(at place, kind string, o metav1.Object) {
 	}
 	r.labels(at, o.GetLabels())
 	here := fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line)
-	key := strings.Join([]string{kind, o.GetNamespace(), o.GetName()}, "/")
+	key := objectKey(kind, o.GetNamespace(), o.GetName())
 	if first, twice := r.seen[key]; twice {
 		r.fail(at, "", "is given already at "+first)
 		return
 	}
 	r.seen[key] = here
 }
+
+func objectKey(kind, namespace, name string) string { return kind + " " + namespace + "/" + name }
 
 // setNamespace gives what names no namespace the one that kubectl would, and takes it from what is in none.
 func (r *reader) setNamespace(kind string, o metav1.Object) {
