@@ -59,6 +59,7 @@ type agent struct {
 	over       *policykube.ClusterWatch
 	problems   policyProblems
 	decrees    decrees
+	vacated    vacated // the enforcer's
 	enforcer   *enforcer
 	learner    *learner
 	mesher     *mesher
@@ -273,7 +274,7 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 	if !a.cfg.Masquerade {
 		n.NoMasquerade = everywhere()
 	}
-	a.enforcer.Update(func(r *ruleset.Compiler) { r.SetNetwork(n) })
+	a.enforcer.Update(func(r *ruleset.Compiler) { r.SetNetwork(a.vacated.keep(n, time.Now())) })
 	for _, node := range n.Nodes {
 		if node.Name != a.node {
 			continue

@@ -25,7 +25,7 @@ import (
 func TestHintsComeByTheMesh(t *testing.T) {
 	const port = 7948
 	l := newTunnel(t, tunnelMode(t))
-	mustDo(t, "load guard", l.nodes[0].load(t.Context(), l.guards()))
+	mustDo(t, "load guard", l.nodes[0].load(t.Context(), l.guards(l.network())))
 	heard := make(chan identity.Hint, 100)
 	var announcers [2]*announce.Announcer
 	for i, n := range l.nodes {

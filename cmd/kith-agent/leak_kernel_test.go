@@ -30,11 +30,7 @@ var leaks = []struct {
 }{
 	{"device deleted", func(_ *tunnel, n *tunnelNode) error { return n.links(netlink.LinkDel) }, true},
 	{"device set down", func(_ *tunnel, n *tunnelNode) error { return n.links(netlink.LinkSetDown) }, true},
-	{"route deleted", func(t *tunnel, n *tunnelNode) error {
-		return n.each(t.nodes[1].api.PodCIDRs, func(to netip.Prefix) error {
-			return netlink.RouteDel(&netlink.Route{Dst: ipNet(to), Scope: netlink.SCOPE_LINK})
-		})
-	}, true},
+	{"route deleted", func(t *tunnel, n *tunnelNode) error { return t.unroute(n) }, true},
 	{"route turned to the underlay", func(t *tunnel, n *tunnelNode) error {
 		return n.each(t.nodes[1].api.PodCIDRs, func(to netip.Prefix) error { return netlink.RouteReplace(onCable(to)) })
 	}, true},
@@ -52,6 +48,20 @@ var leaks = []struct {
 		}
 		return n.do(func() error { return n.device.Apply(t.Context(), plan) })
 	}, false},
+	{"Node deleted", func(t *tunnel, n *tunnelNode) error {
+		var gone vacated
+		gone.keep(t.network(), time.Now())
+		left := gone.keep(network(n.api.Name, []overlay.Node{n.api}, nil), time.Now())
+		if err := n.load(t.Context(), t.guards(left)); err != nil {
+			return err
+		}
+		if err := t.unroute(n); err != nil {
+			return err
+		}
+		sent := t.speak() // a connection from before would not be masqueraded
+		t.until("packets of new connections are sent", func() bool { return sent.Load() > 200 })
+		return nil
+	}, true},
 	{"wireguard-go killed", func(t *tunnel, n *tunnelNode) error {
 		if t.mode == wireguard.Kernel {
 			return nil
@@ -67,8 +77,7 @@ func TestNothingLeavesInClear(t *testing.T) {
 		t.Run(leak.name, func(t *testing.T) {
 			l := newTunnel(t, tunnelMode(t))
 			n := l.nodes[0]
-			rules := l.guards()
-			mustDo(t, "load guard", n.load(t.Context(), rules))
+			mustDo(t, "load guard", n.load(t.Context(), l.guards(l.network())))
 			mustDo(t, "add default routes", n.each(defaultRoutes(), func(to netip.Prefix) error { return netlink.RouteAdd(onCable(to)) }))
 			sent, seen := l.chatter(), l.sniff()
 			mustDo(t, leak.name, leak.cause(l, n))
@@ -100,14 +109,26 @@ func (s *sightings) String() string {
 	return fmt.Sprintf("%d packets of IPv4 and %d of IPv6", s[0].Load(), s[1].Load())
 }
 
+// unroute takes the first node's routes to the second's pods away.
+func (t *tunnel) unroute(n *tunnelNode) error {
+	return n.each(t.nodes[1].api.PodCIDRs, func(to netip.Prefix) error {
+		return netlink.RouteDel(&netlink.Route{Dst: ipNet(to), Scope: netlink.SCOPE_LINK})
+	})
+}
+
+// network is what the first node's agent knows of both.
+func (t *tunnel) network() ruleset.Network {
+	return network(t.nodes[0].api.Name, []overlay.Node{t.nodes[0].api, t.nodes[1].api}, nil)
+}
+
 // guards is what the first node's agent would load without any policy.
-func (t *tunnel) guards() ruleset.Ruleset {
+func (t *tunnel) guards(known ruleset.Network) ruleset.Ruleset {
 	n := t.nodes[0]
 	return ruleset.Compile(ruleset.Input{
 		Pods:        []identity.Pod{tunnelPod(n.api.Name, "tunnel", n.attachment.Addresses...)},
 		Namespaces:  []identity.Namespace{{Name: tunnelNamespace}},
 		Attachments: []ruleset.Attachment{attachment(n.attachment)},
-		Network:     network(n.api.Name, []overlay.Node{t.nodes[0].api, t.nodes[1].api}, nil),
+		Network:     known,
 	})
 }
 
@@ -163,22 +184,39 @@ func (t *tunnel) until(what string, holds func() bool) {
 // it is heard.
 func (t *tunnel) chatter() *atomic.Int64 {
 	t.Helper()
-	var heard, conns []*net.UDPConn
+	var heard []*net.UDPConn
 	for _, addr := range t.nodes[1].attachment.Addresses {
-		to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 9))
 		mustDo(t, "listen", t.nodes[1].pod.do(func() error {
-			conn, err := net.ListenUDP("udp", to)
+			conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, chatterPort)))
 			heard = append(heard, conn)
 			return err
 		}))
+	}
+	sent := t.speak()
+	for _, conn := range heard {
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetReadDeadline(time.Now().Add(tunnelPatience))
+		_, err := conn.Read(make([]byte, 100))
+		mustDo(t, "hear a packet through the tunnel", err)
+	}
+	return sent
+}
+
+const chatterPort = 9
+
+// speak has the first node's pod send to the second's by new connections.
+func (t *tunnel) speak() *atomic.Int64 {
+	t.Helper()
+	var conns []*net.UDPConn
+	for _, addr := range t.nodes[1].attachment.Addresses {
 		mustDo(t, "dial", t.nodes[0].pod.do(func() error {
-			conn, err := net.DialUDP("udp", nil, to)
+			conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, chatterPort)))
 			conns = append(conns, conn)
 			return err
 		}))
 	}
 	t.Cleanup(func() {
-		for _, conn := range slices.Concat(heard, conns) {
+		for _, conn := range conns {
 			conn.Close()
 		}
 	})
@@ -192,11 +230,6 @@ func (t *tunnel) chatter() *atomic.Int64 {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}()
-	for _, conn := range heard {
-		_ = conn.SetReadDeadline(time.Now().Add(tunnelPatience))
-		_, err := conn.Read(make([]byte, 100))
-		mustDo(t, "hear a packet through the tunnel", err)
-	}
 	return &sent
 }
 

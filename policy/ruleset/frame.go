@@ -15,7 +15,7 @@ const (
 	setSubjects6 = "subjects6"
 	setBound4    = "bound4" // subjects of ClusterNetworkPolicies for what they send, also to their own node
 	setBound6    = "bound6"
-	setCluster4  = "cluster4" // the pod CIDRs of all nodes
+	setCluster4  = "cluster4" // the pod CIDRs of all nodes, and of those that are gone
 	setCluster6  = "cluster6"
 	setOwn4      = "own4" // the pod CIDRs of this node
 	setOwn6      = "own6"
@@ -259,8 +259,9 @@ func natChain(mesh []netip.Addr) Chain {
 
 // fillNetwork fills the sets of address ranges.
 func (c *Compiler) fillNetwork() {
-	var cluster, own []netip.Prefix
+	var own []netip.Prefix
 	var mesh []netip.Addr
+	cluster := slices.Clone(c.network.Vacated)
 	for _, n := range c.network.Nodes {
 		cluster = append(cluster, n.PodCIDRs...)
 		if n.Name == c.network.Node {

@@ -32,6 +32,7 @@ type Attachment struct {
 type Network struct {
 	Node         string // which of Nodes is ours
 	Nodes        []policy.Node
+	Vacated      []netip.Prefix // pod CIDRs of nodes that are gone: their pods may be sent to for a while
 	NoMasquerade []netip.Prefix // destinations outside of the cluster that see pods under their own addresses
 }
 

@@ -127,5 +127,10 @@ func inMesher() []mistake {
 			right: "\tm.network(nodes)\n\tm.follow(nodes, members)\n", wrong: "\tdefer m.network(nodes)\n\tm.follow(nodes, members)\n",
 			pkg: replays, test: "TestGuardKnowsFirst",
 		},
+		{
+			name: "pods of a Node that is gone are outsiders", file: "policy/ruleset/frame.go",
+			right: "cluster := slices.Clone(c.network.Vacated)", wrong: "cluster := slices.Clone(c.network.Vacated[:0])",
+			pkg: "./policy/ruleset/walk", test: "TestNodeThatIsGone",
+		},
 	}
 }

@@ -91,6 +91,31 @@ func TestGuards(t *testing.T) {
 	}
 }
 
+// TestNodeThatIsGone: what is sent to the pods of a node that is gone ends here. Without its pod CIDR, it would take the
+// way out behind this node's address.
+func TestNodeThatIsGone(t *testing.T) {
+	addr := netip.MustParseAddr
+	own := policy.Node{
+		Name: "one", Mesh: []netip.Addr{addr("10.244.1.1"), addr("fd00:1::1")},
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")},
+	}
+	gone := []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("fd00:2::/64")}
+	for _, flow := range []struct{ src, dst, address string }{
+		{"10.244.1.5", "10.244.2.5", "172.18.0.1"}, {"fd00:1::5", "fd00:2::5", "fc00::1"}, // a pod's
+		{"172.18.0.1", "10.244.2.5", "172.18.0.1"}, {"fc00::1", "fd00:2::5", "fc00::1"}, // the node's
+	} {
+		for _, vacated := range [][]netip.Prefix{gone, nil} {
+			r := ruleset.Compile(ruleset.Input{Network: ruleset.Network{Node: "one", Nodes: []policy.Node{own}, Vacated: vacated}})
+			p := Packet{In: "", Out: "eth0", Source: addr(flow.src), Destination: addr(flow.dst), Protocol: tcp, Address: addr(flow.address)}
+			p.Conn = Conn{State: ruleset.StateNew, Original: p.Source, Reply: p.Destination}
+			got, err := Hook(r, "postrouting", p)
+			if kept := vacated != nil; err != nil || got.Dropped != kept || (kept && got.Masquerade) {
+				t.Errorf("%s to %s, its CIDR kept %t: %+v, %v", flow.src, flow.dst, kept, got, err)
+			}
+		}
+	}
+}
+
 // TestForward: what cannot be judged is closed for subjects, and errors about a connection pass.
 func TestForward(t *testing.T) {
 	r := guarded()
