@@ -51,7 +51,7 @@ var house = map[string]rule{
 	"cni/server":                  {imports: []string{"cni"}},
 	"cni/veth":                    {imports: []string{"cni"}},
 	"cmd/kith":                    {imports: []string{"identity", "policy", "policy/matrix", "cmd/kith/manifest", "cmd/kith/status"}},
-	"cmd/kith/manifest":           {imports: []string{"identity", "identity/kube", "overlay", "overlay/kube", "policy", "policy/kube", "policy/matrix"}},
+	"cmd/kith/manifest":           {imports: []string{"deploy", "identity", "identity/kube", "overlay", "overlay/kube", "policy", "policy/kube", "policy/matrix"}},
 	"cmd/kith/status":             {pure: true},
 	"cmd/kith-agent":              {imports: []string{"identity/...", "overlay/...", "policy/...", "cni/...", "cmd/kith/status", "cmd/kith-agent/config"}},
 	"cmd/kith-agent/config":       {},

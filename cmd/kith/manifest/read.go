@@ -41,6 +41,7 @@ type reader struct {
 	cluster    policy.Cluster
 	pods       []pod
 	workloads  []workload
+	limits     *limits
 	late       []string          // pods whose addresses newer ones have
 	passedOver map[string]int    // kinds
 	newer      map[string]string // fields that are not known, by kind → where first
@@ -251,6 +252,7 @@ func (r *reader) networkPolicy(at place) {
 
 func (r *reader) clusterNetworkPolicy(at place) {
 	var o policyv1alpha2.ClusterNetworkPolicy
+	before := len(r.mistakes)
 	if !r.take(&at, "ClusterNetworkPolicy", &o, "status") {
 		return
 	}
@@ -267,6 +269,7 @@ func (r *reader) clusterNetworkPolicy(at place) {
 	}
 	p, problems := policykube.TranslateCluster(&o)
 	r.policy(at, p, problems)
+	r.hold(at, r.clusterLimits(), before)
 }
 
 func has(node *yaml.Node, field string) bool {
