@@ -30,7 +30,7 @@ type (
 	roster interface {
 		Members() []overlay.Member
 		Changed() <-chan struct{}
-		SetSeeds([]netip.AddrPort)
+		SetSeeds(map[string][]netip.AddrPort)
 		Forget(name string)
 	}
 	registry interface {
@@ -190,14 +190,14 @@ func (m *mesher) lasting(problems []overlay.Problem, now time.Time) []overlay.Pr
 // follow makes the Node list the second source of gossip addresses, and forgets members without a Node.
 func (m *mesher) follow(nodes []overlay.Node, members []overlay.Member) {
 	known := map[string]bool{}
-	var seeds []netip.AddrPort
+	seeds := map[string][]netip.AddrPort{}
 	for _, n := range nodes {
 		known[n.Name] = true
 		if n.Name == m.local.Name {
 			continue
 		}
 		for _, a := range n.Underlay() {
-			seeds = append(seeds, netip.AddrPortFrom(a, m.gossip))
+			seeds[n.Name] = append(seeds[n.Name], netip.AddrPortFrom(a, m.gossip))
 		}
 	}
 	m.roster.SetSeeds(seeds)

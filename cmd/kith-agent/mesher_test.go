@@ -28,7 +28,7 @@ type fakeUnderlay struct {
 	nodes                      []overlay.Node
 	members                    []overlay.Member
 	plans                      []string
-	seeds                      []netip.AddrPort
+	seeds                      map[string][]netip.AddrPort
 	forgotten                  []string
 	mtus                       map[string]int
 	stuck                      []string
@@ -62,7 +62,7 @@ func (f fakeRoster) Members() []overlay.Member {
 	return slices.Clone(f.members)
 }
 func (f fakeRoster) Changed() <-chan struct{} { return f.member }
-func (f fakeRoster) SetSeeds(seeds []netip.AddrPort) {
+func (f fakeRoster) SetSeeds(seeds map[string][]netip.AddrPort) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seeds = seeds
@@ -183,7 +183,7 @@ func TestNodeListIsTheSecondSource(t *testing.T) {
 	if err := testMesher(f).reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(slices.Repeat([]string{"192.0.2.2:7946"}, 8), texts(f.seeds)); diff != "" {
+	if diff := cmp.Diff(slices.Repeat([]string{"192.0.2.2:7946"}, 8), texts(f.seeds["n2"])); diff != "" || len(f.seeds) != 1 {
 		t.Errorf("seeds (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"n3"}, f.forgotten); diff != "" {

@@ -94,7 +94,7 @@ func TestAllIsCounted(t *testing.T) {
 	c.start("b", 2)
 	c.allSee("ab")
 	liar := netip.AddrPortFrom(netip.MustParseAddr(c.addr(3)), testPort)
-	a.SetSeeds([]netip.AddrPort{c.members["b"].Gossip.Addr(), liar})
+	a.SetSeeds(map[string][]netip.AddrPort{"b": {c.members["b"].Gossip.Addr()}, "c": {liar}})
 	bent := newPerson("c").record(9, c.addr(3))
 	bent[len(bent)-1] ^= 1
 	packet := sealedWith(t, secret('s'), alive("c", liar.Addr(), testPort, bent))
@@ -203,7 +203,7 @@ func TestStreamsOfStrangersAreBounded(t *testing.T) {
 	t.Parallel()
 	c := newClique(t, 42)
 	a := c.start("a", 1)
-	a.SetSeeds([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(c.addr(2)), testPort)})
+	a.SetSeeds(seed("b", netip.AddrPortFrom(netip.MustParseAddr(c.addr(2)), testPort)))
 	const knocks = 200
 	var open []net.Conn
 	for range knocks {

@@ -178,8 +178,8 @@ func (g *Gossip) Unheard() []Unheard { return g.gate.unheard() }
 // Forget drops a member whose node is gone. One that is still alive stays.
 func (g *Gossip) Forget(name string) { g.roster.forget(name) }
 
-// SetSeeds replaces the addresses at which other members may be found.
-func (g *Gossip) SetSeeds(seeds []netip.AddrPort) { g.roster.setSeeds(seeds) }
+// SetSeeds replaces the addresses at which other members may be found, by their names.
+func (g *Gossip) SetSeeds(seeds map[string][]netip.AddrPort) { g.roster.setSeeds(seeds) }
 
 // Addr returns the address that the others know this member by.
 func (g *Gossip) Addr() netip.AddrPort { return addrPort(g.list.LocalNode()) }

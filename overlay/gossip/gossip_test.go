@@ -85,7 +85,7 @@ func (c *clique) startWith(config Config) *member {
 		<-done
 	}}
 	c.t.Cleanup(m.stop)
-	g.SetSeeds([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(c.addr(1)), testPort)})
+	g.SetSeeds(seed("first", netip.AddrPortFrom(netip.MustParseAddr(c.addr(1)), testPort)))
 	c.members[config.Name] = m
 	return m
 }

@@ -28,11 +28,11 @@ func healing(t *testing.T, few int) (members int, strict bool) {
 // Nodes.
 func (c *clique) startAll(count int, pace Intervals) {
 	c.t.Helper()
-	var seeds []netip.AddrPort
+	seeds := map[string][]netip.AddrPort{}
 	var names []string
 	for n := range count {
-		seeds = append(seeds, netip.AddrPortFrom(netip.MustParseAddr(c.addr(n+1)), testPort))
 		names = append(names, fmt.Sprintf("m%03d", n))
+		seeds[names[n]] = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(c.addr(n+1)), testPort)}
 	}
 	var configs []Config
 	for n, name := range names {

@@ -48,7 +48,7 @@ func TestNothingIsSaidInClear(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ear.Close()
-	a.SetSeeds([]netip.AddrPort{netip.MustParseAddrPort(ear.Addr().String())})
+	a.SetSeeds(seed("ear", netip.MustParseAddrPort(ear.Addr().String())))
 	conn, err := ear.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestRecordBeforeItsNodeIsKnown(t *testing.T) {
 	if a.epoch("z") != 1 {
 		t.Error("the record was not held back")
 	}
-	a.SetSeeds([]netip.AddrPort{c.members["z"].Addr()})
+	a.SetSeeds(seed("z", c.members["z"].Addr()))
 	c.allSee("az")
 	if slices.ContainsFunc(a.Members(), func(m overlay.Member) bool { return !m.Alive }) {
 		t.Errorf("members %v", a.Members())

@@ -36,7 +36,7 @@ func (g *Gossip) rejoin(ctx context.Context) error {
 		case <-g.roster.seeded:
 		}
 		timer.Stop()
-		g.round(ctx, g.roster.lost())
+		g.round(ctx, draw(g.roster.lost()))
 		before := alive
 		if alive = g.roster.alive(); alive > before {
 			hasty = hastyRounds
@@ -46,12 +46,22 @@ func (g *Gossip) rejoin(ctx context.Context) error {
 	}
 }
 
-// round joins a random few of the lost addresses at once, so that one that does
-// not answer does not hold up the others. At the end of ctx it waits for none.
-func (g *Gossip) round(ctx context.Context, lost []netip.AddrPort) {
+// draw takes a random few of the lost nodes, and of each an address: one that says it
+// has many is not tried more often than the others.
+func draw(lost [][]netip.AddrPort) []netip.AddrPort {
 	rand.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
+	var out []netip.AddrPort
+	for _, addrs := range lost[:min(len(lost), attemptsPerRound)] {
+		out = append(out, addrs[rand.IntN(len(addrs))])
+	}
+	return out
+}
+
+// round joins addresses at once, so that one that does not answer does not hold up
+// the others. At the end of ctx it waits for none.
+func (g *Gossip) round(ctx context.Context, addrs []netip.AddrPort) {
 	var attempts sync.WaitGroup
-	for _, addr := range lost[:min(len(lost), attemptsPerRound)] {
+	for _, addr := range addrs {
 		attempts.Go(func() { g.attempt(addr) })
 	}
 	done := make(chan struct{})

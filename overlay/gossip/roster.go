@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,7 +22,7 @@ type roster struct {
 
 	mu    sync.Mutex
 	known map[string]entry
-	seeds []netip.AddrPort
+	seeds map[string][]netip.AddrPort
 	// at counts the known members and seeds at each address.
 	at map[netip.Addr]int
 }
@@ -96,14 +97,18 @@ func (r *roster) forget(name string) {
 	}
 }
 
-func (r *roster) setSeeds(seeds []netip.AddrPort) {
+func (r *roster) setSeeds(seeds map[string][]netip.AddrPort) {
 	r.mu.Lock()
-	for _, old := range r.seeds {
-		r.leaves(old)
+	for _, addrs := range r.seeds {
+		for _, old := range addrs {
+			r.leaves(old)
+		}
 	}
-	r.seeds = slices.Clone(seeds)
-	for _, seed := range r.seeds {
-		r.at[seed.Addr()]++
+	r.seeds = maps.Clone(seeds)
+	for _, addrs := range r.seeds {
+		for _, seed := range addrs {
+			r.at[seed.Addr()]++
+		}
 	}
 	r.mu.Unlock()
 	signal(r.seeded)
@@ -135,23 +140,31 @@ func (r *roster) alive() int {
 	return alive
 }
 
-// lost returns the known addresses at which no live member is, in order.
-func (r *roster) lost() []netip.AddrPort {
+// lost returns the addresses of each node that no live member is, as far as no other
+// lives there.
+func (r *roster) lost() [][]netip.AddrPort {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	live := make(map[netip.AddrPort]bool, len(r.known))
-	var all []netip.AddrPort
-	for _, e := range r.known {
+	at := map[string][]netip.AddrPort{}
+	for name, addrs := range r.seeds {
+		at[name] = slices.Clone(addrs)
+	}
+	for name, e := range r.known {
 		if e.alive {
 			live[e.addr] = true
+			delete(at, name)
 		} else {
-			all = append(all, e.addr)
+			at[name] = append(at[name], e.addr)
 		}
 	}
-	all = append(all, r.seeds...)
-	all = slices.DeleteFunc(all, func(a netip.AddrPort) bool { return live[a] })
-	slices.SortFunc(all, netip.AddrPort.Compare)
-	return slices.Compact(all)
+	var all [][]netip.AddrPort
+	for _, addrs := range at {
+		if addrs = slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return live[a] }); len(addrs) > 0 {
+			all = append(all, addrs)
+		}
+	}
+	return all
 }
 
 func addrPort(n *memberlist.Node) netip.AddrPort {
