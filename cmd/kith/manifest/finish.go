@@ -20,7 +20,7 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	}
 	notes = append(notes, r.standIns()...)
 	r.sort()
-	notes.addNamespaces(r.addNamespaces())
+	notes.list("namespaces that are not here, taken without labels but their name", r.addNamespaces())
 	notes.count("pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster", r.addAddresses(podCIDRs))
 	found := Manifests{}
 	finished := r.ends(&found)
@@ -29,6 +29,9 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 		notes.add("pod %s is left out: its address is that of a newer pod", late)
 	}
 	notes.count("pods on their node's network, left out of a matrix that does not name them", len(found.Hosts))
+	nobody, nowhere := r.idle()
+	notes.list("policies whose namespace neither a Namespace nor a pod here has", nowhere)
+	notes.list("policies that select no pod here", nobody)
 	for _, kind := range slices.Sorted(maps.Keys(r.passedOver)) {
 		notes.count("passed over, "+kind, r.passedOver[kind])
 	}
@@ -49,8 +52,8 @@ func (n *notes) count(what string, number int) {
 	}
 }
 
-// addNamespaces names a few of them: a selector that looks at their labels finds none.
-func (n *notes) addNamespaces(names []string) {
+// list names a few.
+func (n *notes) list(what string, names []string) {
 	if len(names) == 0 {
 		return
 	}
@@ -59,7 +62,7 @@ func (n *notes) addNamespaces(names []string) {
 	if len(names) > most {
 		text += fmt.Sprintf(" and %d others", len(names)-most)
 	}
-	n.add("namespaces that are not here, taken without labels but their name: %s", text)
+	n.add("%s: %s", what, text)
 }
 
 func (r *reader) sort() {
@@ -76,7 +79,7 @@ func (r *reader) otherNamespaces() bool {
 		slices.ContainsFunc(r.cluster.Policies, func(p policy.Policy) bool { return p.Namespace != "" && p.Namespace != r.home })
 }
 
-// addNamespaces adds those that only pods name.
+// addNamespaces adds those that only pods name; a selector that looks at their labels finds none.
 func (r *reader) addNamespaces() []string {
 	known := map[string]bool{}
 	for _, ns := range r.cluster.Namespaces {
@@ -135,4 +138,28 @@ func (r *reader) owners() map[netip.Addr]identity.Pod {
 		}
 	}
 	return owner
+}
+
+// idle are the policies that hold for no pod, and apart from them those whose namespace nobody has.
+func (r *reader) idle() (nobody, nowhere []string) {
+	spaces := map[string]identity.Namespace{}
+	for _, ns := range r.cluster.Namespaces {
+		spaces[ns.Name] = ns
+	}
+	kinds := map[identity.Key]*identity.Identity{}
+	for _, p := range r.cluster.Pods {
+		id := identity.New(spaces[p.Namespace], p)
+		kinds[id.Key()] = id
+	}
+	all := slices.Collect(maps.Values(kinds))
+	for _, p := range r.cluster.Policies {
+		_, known := spaces[p.Namespace]
+		switch {
+		case p.Namespace != "" && !known:
+			nowhere = append(nowhere, p.Key().String())
+		case !slices.ContainsFunc(all, func(id *identity.Identity) bool { return p.Selects(id.Namespace(), id.NamespaceLabels(), id.Labels()) }):
+			nobody = append(nobody, p.Key().String())
+		}
+	}
+	return nobody, nowhere
 }

@@ -424,3 +424,19 @@ func TestNamespace(t *testing.T) {
 		}
 	}
 }
+
+// TestIdlePolicies: a policy that holds for nobody is told, as its selector or namespace may be mistyped.
+func TestIdlePolicies(t *testing.T) {
+	policy := func(namespace, name, selector string) string {
+		return fmt.Sprintf("---\n{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: %s, name: %s}, spec: {podSelector: {matchLabels: {%s}}}}\n", namespace, name, selector)
+	}
+	found := mustRead(t, "{apiVersion: v1, kind: Namespace, metadata: {name: m}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: z, labels: {app: a}}}\n---\n"+
+		"{apiVersion: v1, kind: Pod, metadata: {name: h, namespace: z, labels: {app: h}}, spec: {hostNetwork: true}}\n"+
+		policy("z", "holds", "app: a")+policy("z", "none", "app: b")+policy("z", "node", "app: h")+policy("m", "empty", "")+policy("o", "nowhere", "app: a")+
+		"---\n{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}, spec: {tier: Admin, priority: 1, subject: {namespaces: {matchLabels: {a: b}}}}}\n")
+	for _, want := range []string{"policies whose namespace neither a Namespace nor a pod here has: o/nowhere", "policies that select no pod here: c, m/empty, z/node, z/none"} {
+		if !slices.Contains(found.Notes, want) {
+			t.Errorf("notes %q lack %q", found.Notes, want)
+		}
+	}
+}
