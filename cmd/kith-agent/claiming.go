@@ -125,14 +125,28 @@ func (a *agent) ownAddress() (netip.Addr, error) {
 			return ip, nil
 		}
 	}
-	for _, n := range a.known.List() {
-		for _, ip := range n.InternalIPs {
-			if n.Name != a.node && overlay.FamilyOf(ip) == overlay.FamilyOf(wanted[0]) {
-				return sourceTo(ip)
+	if own, ok := facing(a.known.List(), self, overlay.FamilyOf(wanted[0]), sourceTo); ok {
+		return own, nil
+	}
+	return netip.Addr{}, fmt.Errorf("no interface has %s, the InternalIP of node %s", wanted[0], a.node)
+}
+
+// facing is the address from which this node sends to the others. Where those say they are may be made up: then it can
+// be one that nobody else reaches this node by, its mesh address or that of its loopback.
+func facing(nodes []overlay.Node, self overlay.Node, family overlay.Family, source func(netip.Addr) (netip.Addr, error)) (netip.Addr, bool) {
+	for _, n := range nodes {
+		for _, ip := range n.Underlay() {
+			if n.Name == self.Name || overlay.FamilyOf(ip) != family {
+				continue
+			}
+			own, err := source(ip)
+			inside := slices.ContainsFunc(self.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(own) })
+			if err == nil && !own.IsLoopback() && !inside {
+				return own, true
 			}
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("no interface has %s, the InternalIP of node %s", wanted[0], a.node)
+	return netip.Addr{}, false
 }
 
 func localAddresses() ([]netip.Addr, error) {
