@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -138,10 +140,11 @@ func (l *lanes) run(ctx context.Context) error {
 }
 
 // Step takes what has come from others, decides, does what concerns the own keys, and returns those and how to send to
-// each node. An error leaves everything as it is.
+// each node. With an error, too, all of that is on disk: what could not be kept there is not used.
 func (l *lanes) Step(ctx context.Context, v view) ([overlay.Lanes]overlay.Key, map[string]overlay.Path, error) {
 	paths, moving, err := l.step(ctx, v)
-	if moving || err != nil {
+	// After an error it is the caller who tries again.
+	if moving && err == nil {
 		l.again.Reset(soon)
 	} else {
 		l.again.Reset(later)
@@ -165,20 +168,30 @@ func (l *lanes) step(ctx context.Context, v view) (map[string]overlay.Path, bool
 		}
 	}
 	others := l.others(v)
-	if err := l.secrets.step(v.now, others); err != nil {
-		return nil, true, err
-	}
+	unagreed := l.secrets.step(v.now, others)
 	in := l.input(v, others)
 	d := l.rotation.Decide(in)
-	if err := l.act(in, d); err != nil {
-		return nil, true, err
+	unsaid := l.act(in, d)
+	if unsaid != nil {
+		d.Lanes = stay(d.Lanes, others)
 	}
 	l.tell(in, d, others)
 	paths := make(map[string]overlay.Path, len(others))
 	for _, o := range others {
 		paths[o.Name] = overlay.Path{Lane: d.Lanes[o.Name], Preshared: l.secrets.keys(o)}
 	}
-	return paths, d.Moving || l.secrets.open(others), nil
+	return paths, d.Moving || l.secrets.open(others), errors.Join(unagreed, unsaid)
+}
+
+// stay leaves routes where they are: a node that could not say that it moves would move where others give new keys.
+func stay(decided map[string]int, others []other) map[string]int {
+	lanes := maps.Clone(decided)
+	for _, o := range others {
+		if o.lane >= 0 {
+			lanes[o.Name] = o.lane
+		}
+	}
+	return lanes
 }
 
 func (l *lanes) input(v view, others []other) rotation.Input {
@@ -187,9 +200,9 @@ func (l *lanes) input(v view, others []other) rotation.Input {
 	for _, o := range others {
 		p := rotation.Peer{Name: o.Name, Alive: o.alive, Generation: o.claim.Generation, Settled: o.claim.Settled, Lane: o.lane}
 		for lane := range overlay.Lanes {
-			p.Agreed[lane] = l.secrets.agreements.Settled(o.party, lane)
+			p.Agreed[lane] = l.secrets.settled(o, lane)
 			// What was agreed on just now is not in the device yet: its handshake is of what was before.
-			secret := l.secrets.agreements.Key(o.party, lane)
+			secret := l.secrets.key(o, lane)
 			if o.have[lane] == secret && !l.secrets.agreements.Asked(o.party, lane, v.now) {
 				p.Handshake[lane] = o.shook[lane]
 			}

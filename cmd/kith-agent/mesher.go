@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -46,7 +47,8 @@ type ways interface {
 	Changed() <-chan struct{}
 }
 
-// traffic says how to send to each node, and which keys are this node's own.
+// traffic says how to send to each node, and which keys are this node's own. What it says beside an error holds, too: it
+// is of what is on disk.
 type traffic interface {
 	Step(context.Context, view) ([overlay.Lanes]overlay.Key, map[string]overlay.Path, error)
 	Changed() <-chan struct{}
@@ -124,30 +126,29 @@ func (m *mesher) reconcile(ctx context.Context) error {
 	claims := m.claims.SetNodes(nodes)
 	m.network(nodes)
 	m.follow(nodes, members)
-	now := time.Now()
-	have, paths, err := m.look(ctx, view{now: now, nodes: nodes, members: members, claims: claims})
+	v := view{now: time.Now(), nodes: nodes, members: members, claims: claims}
+	paths, unkept, err := m.look(ctx, &v)
 	want, problems := overlay.Compute(m.local, nodes, claims, paths)
-	problems = m.lasting(problems, now)
+	problems = m.lasting(problems, v.now)
 	if err == nil {
-		err = m.apply(ctx, have, want, problems)
+		err = errors.Join(m.apply(ctx, v.have, want, problems), unkept)
 	}
 	m.tell(want, problems, err)
 	m.moved()
 	return err
 }
 
-// look reads the device, and asks how to send to each node now.
-func (m *mesher) look(ctx context.Context, v view) (overlay.Mesh, map[string]overlay.Path, error) {
-	var err error
+// look reads the device, and asks how to send to each node now. A disk that keeps nothing more does not keep the mesh as
+// it was.
+func (m *mesher) look(ctx context.Context, v *view) (paths map[string]overlay.Path, unkept, err error) {
 	if v.have, err = m.device.Read(ctx); err != nil {
-		return v.have, nil, fmt.Errorf("read mesh device: %w", err)
+		return nil, nil, fmt.Errorf("read mesh device: %w", err)
 	}
-	keys, paths, err := m.lanes.Step(ctx, v)
-	if err != nil {
-		return v.have, nil, fmt.Errorf("decide on lanes: %w", err)
+	m.local.Keys, paths, unkept = m.lanes.Step(ctx, *v)
+	if unkept != nil {
+		unkept = fmt.Errorf("decide on lanes: %w", unkept)
 	}
-	m.local.Keys = keys
-	return v.have, paths, nil
+	return paths, unkept, nil
 }
 
 // apply leaves the mesh alone while this node's own Node object is away: an established mesh stays as it is.
@@ -220,10 +221,13 @@ func (m *mesher) tell(want overlay.Mesh, problems []overlay.Problem, err error) 
 			m.log.Warn("mesh problem", "kind", p.Kind, "node", p.Node, "problem", p.Detail)
 		}
 	}
+	before := m.current.Error
 	m.current = meshState{Mesh: want, Problems: problems, Up: err == nil && len(want.Lanes[0].Addresses) > 0}
 	if err != nil {
 		m.current.Error = err.Error()
-		m.log.Error("mesh not as wanted", "error", err)
+		if m.current.Error != before {
+			m.log.Error("mesh not as wanted", "error", err)
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ type fakeUnderlay struct {
 	have                       overlay.Mesh
 	nodeEvent, member, touched chan struct{}
 	spoken                     chan struct{}
+	unkept                     error // of the lanes
 }
 
 func newFakeUnderlay() *fakeUnderlay {
@@ -46,7 +47,7 @@ type (
 	fakeRoster    struct{ *fakeUnderlay }
 	fakeRegistry  struct{ *fakeUnderlay }
 	fakeDevice    struct{ *fakeUnderlay }
-	fakeLanes     struct{}
+	fakeLanes     struct{ *fakeUnderlay }
 	fakeWays      struct{ *fakeUnderlay }
 )
 
@@ -115,8 +116,8 @@ func addrs(all ...string) (out []netip.Addr) {
 	return out
 }
 
-func (fakeLanes) Step(context.Context, view) ([overlay.Lanes]overlay.Key, map[string]overlay.Path, error) {
-	return testKeys, nil, nil
+func (f fakeLanes) Step(context.Context, view) ([overlay.Lanes]overlay.Key, map[string]overlay.Path, error) {
+	return testKeys, nil, f.unkept
 }
 func (fakeLanes) Changed() <-chan struct{} { return nil }
 
@@ -124,7 +125,7 @@ func testMesher(f *fakeUnderlay) *mesher {
 	return &mesher{
 		log: slog.New(slog.DiscardHandler), gossip: 7946,
 		local: overlay.Local{Name: "n1", Keys: testKeys, Devices: ruleset.Devices, ListenPort: 51820, UnderlayMTU: 1500},
-		nodes: fakeDirectory{f}, roster: fakeRoster{f}, claims: fakeRegistry{f}, device: fakeDevice{f}, ways: fakeWays{f}, lanes: fakeLanes{},
+		nodes: fakeDirectory{f}, roster: fakeRoster{f}, claims: fakeRegistry{f}, device: fakeDevice{f}, ways: fakeWays{f}, lanes: fakeLanes{f},
 		network: func([]overlay.Node) {}, moved: func() {},
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/overlay"
@@ -26,7 +27,9 @@ type secrets struct {
 	agreements *preshared.Agreements
 
 	kept    []disk.Secret
-	lacking map[preshared.Pair]time.Time // since when
+	usable  map[preshared.Pair]overlay.Preshared // those that are kept
+	full    bool                                 // what was agreed on last could not be kept
+	lacking map[preshared.Pair]time.Time         // since when
 	doubted map[preshared.Pair]time.Time
 }
 
@@ -58,21 +61,30 @@ func newSecrets(log *slog.Logger, self preshared.Self, folder disk.Folder, mail 
 	if err != nil {
 		log.Warn("kept preshared keys are not used: they are agreed on anew", "error", err)
 	}
+	kept = slices.DeleteFunc(kept, func(s disk.Secret) bool { return len(s.Key) != len(overlay.Preshared{}) })
 	var all []preshared.Secret
 	for _, s := range kept {
-		if len(s.Key) == len(overlay.Preshared{}) {
-			all = append(all, preshared.Secret{
-				Pair: preshared.Pair{Own: s.Own, Other: s.Other}, Key: overlay.Preshared(s.Key), Number: s.Number,
-			})
-		}
+		all = append(all, preshared.Secret{
+			Pair: preshared.Pair{Own: s.Own, Other: s.Other}, Key: overlay.Preshared(s.Key), Number: s.Number,
+		})
 	}
-	return &secrets{
+	s := &secrets{
 		log: log, self: self.Name, mail: mail, inbox: make(chan []byte, mailAtOnce), folder: folder, agreements: preshared.New(self, all),
-		kept: kept,
+	}
+	s.use(kept)
+	return s
+}
+
+// use lets what is on disk go into the device, and nothing else: a restart must not forget what the other end uses.
+func (s *secrets) use(kept []disk.Secret) {
+	s.kept, s.usable = kept, make(map[preshared.Pair]overlay.Preshared, len(kept))
+	for _, k := range kept {
+		s.usable[preshared.Pair{Own: k.Own, Other: k.Other}] = overlay.Preshared(k.Key)
 	}
 }
 
-// step takes what has come, asks for what lacks, and keeps what is agreed on before it goes into the device.
+// step takes what has come, asks for what lacks, and keeps what is agreed on before it goes into the device. While that
+// cannot be kept, it agrees on nothing more.
 func (s *secrets) step(now time.Time, others []other) error {
 	parties := make(map[string]preshared.Other, len(others))
 	all := make([]preshared.Other, 0, len(others))
@@ -81,6 +93,11 @@ func (s *secrets) step(now time.Time, others []other) error {
 		all = append(all, o.party)
 	}
 	s.agreements.Retain(all)
+	if s.full {
+		if err := s.keep(); err != nil {
+			return err
+		}
+	}
 	s.hear(parties)
 	lacking, doubted := s.lacking, s.doubted
 	s.lacking, s.doubted = map[preshared.Pair]time.Time{}, map[preshared.Pair]time.Time{}
@@ -154,7 +171,7 @@ func (s *secrets) lacks(o other, lane int) bool {
 
 // doubts says that a secret is in the device and brings no handshake: the other end may have another.
 func (s *secrets) doubts(o other, lane int) bool {
-	key := s.agreements.Key(o.party, lane)
+	key := s.key(o, lane)
 	return o.alive && !key.IsZero() && o.have[lane] == key && !o.fresh[lane]
 }
 
@@ -173,20 +190,32 @@ func (s *secrets) keep() error {
 		all = append(all, disk.Secret{Own: k.Own, Other: k.Other, Key: k.Key[:], Number: k.Number})
 	}
 	if reflect.DeepEqual(all, s.kept) {
+		s.full = false
 		return nil
 	}
-	if err := s.folder.SaveSecrets(all); err != nil {
-		return err
+	err := s.folder.SaveSecrets(all)
+	s.full = err != nil
+	if err == nil {
+		s.use(all)
 	}
-	s.kept = all
-	return nil
+	return err
+}
+
+// key is what the device may have.
+func (s *secrets) key(o other, lane int) overlay.Preshared {
+	return s.usable[preshared.Pair{Own: o.party.Own[lane], Other: o.party.Keys[lane]}]
 }
 
 func (s *secrets) keys(o other) (out [overlay.Lanes]overlay.Preshared) {
 	for lane := range out {
-		out[lane] = s.agreements.Key(o.party, lane)
+		out[lane] = s.key(o, lane)
 	}
 	return out
+}
+
+// settled says that the device may have what was agreed on.
+func (s *secrets) settled(o other, lane int) bool {
+	return s.agreements.Settled(o.party, lane) && s.agreements.Key(o.party, lane) == s.key(o, lane)
 }
 
 // open says that there is something to agree on.
@@ -204,11 +233,11 @@ func (s *secrets) open(others []other) bool {
 func (s *secrets) states(o other) (out [overlay.Lanes]secretState) {
 	for lane := range out {
 		switch {
-		case !s.agreements.Key(o.party, lane).IsZero():
+		case !s.key(o, lane).IsZero():
 			out[lane] = secretAgreed
 		case s.agreements.Declined(o.party, lane):
 			out[lane] = secretDeclined
-		case s.agreements.Settled(o.party, lane):
+		case s.settled(o, lane):
 			out[lane] = secretOff
 		default:
 			out[lane] = secretPending

@@ -135,3 +135,19 @@ func TestSignerDoesNotShowItself(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorsOfACauseAreOne holds that who tells an error once does so however often it comes, and that nothing is left.
+func TestErrorsOfACauseAreOne(t *testing.T) {
+	f := Folder(t.TempDir())
+	path := filepath.Join(string(f), memoryFile)
+	if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	first, second := f.SaveMemory(memory()), f.SaveMemory(memory())
+	if first == nil || second == nil || first.Error() != second.Error() || !strings.Contains(first.Error(), path+":") {
+		t.Errorf("errors %v and %v", first, second)
+	}
+	if entries, err := os.ReadDir(string(f)); err != nil || len(entries) != 1 {
+		t.Errorf("left: %v (%v)", entries, err)
+	}
+}

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -44,16 +45,7 @@ func (f File) Write(data []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, filepath.Base(string(f))+".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), string(f)); err != nil {
+	if err := f.swap(dir, data); err != nil {
 		return err
 	}
 	folder, err := os.Open(dir)
@@ -61,4 +53,31 @@ func (f File) Write(data []byte) error {
 		return err
 	}
 	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// swap writes a new file, and puts it in the old one's place. The error of a cause is always the same: it names this file,
+// and not the one that was made for the moment.
+func (f File) swap(dir string, data []byte) error {
+	tmp, err := os.CreateTemp(dir, filepath.Base(string(f))+".tmp-")
+	if err != nil {
+		return f.named(err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return f.named(err)
+	}
+	return f.named(os.Rename(tmp.Name(), string(f)))
+}
+
+func (f File) named(err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return &fs.PathError{Op: path.Op, Path: string(f), Err: path.Err}
+	case errors.As(err, &link):
+		return &fs.PathError{Op: link.Op, Path: string(f), Err: link.Err}
+	}
+	return err
 }
