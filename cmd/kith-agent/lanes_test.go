@@ -105,8 +105,7 @@ func round(t *testing.T, all []*laneNode, now time.Time) {
 		if err != nil && !n.full {
 			t.Fatal(err)
 		}
-		local := overlay.Local{Name: n.node.Name, Keys: keys, ListenPort: 51820, UnderlayMTU: 1500, Keepalive: keepalive}
-		want, _ := overlay.Compute(local, v.nodes, v.claims, paths)
+		want := n.want(v, keys, paths)
 		plan := overlay.Diff(n.have, want)
 		n.checkMoves(t, all, plan)
 		for _, step := range plan.Steps {
@@ -125,6 +124,12 @@ func round(t *testing.T, all []*laneNode, now time.Time) {
 		}
 		a.post = nil
 	}
+}
+
+func (n *laneNode) want(v view, keys [overlay.Lanes]overlay.Key, paths map[string]overlay.Path) overlay.Mesh {
+	local := overlay.Local{Name: n.node.Name, Keys: keys, ListenPort: 51820, UnderlayMTU: 1500, Keepalive: keepalive}
+	want, _ := overlay.Compute(local, v.nodes, v.claims, paths)
+	return want
 }
 
 // checkMoves holds that traffic moves only to a peer that is there, not to one that the same plan makes anew.

@@ -47,28 +47,26 @@ func (k knownNodes) await(ctx context.Context) error {
 // rememberEvery spaces writes of the memory.
 const rememberEvery = time.Second
 
-// remember keeps on disk what this node needs to find its place in the mesh without the API server.
+// remember keeps on disk what this node needs to find its place in the mesh without the API server, and what it has
+// heard of since: Node objects may be behind.
 func (a *agent) remember(ctx context.Context) error {
 	var last disk.Memory
+	told := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.memorable:
 		}
-		keys, err := a.secret.Keys()
-		if !a.nodes.HasSynced() || err != nil {
+		now, ok := a.memory()
+		if !ok || reflect.DeepEqual(last, now) {
 			continue
 		}
-		now := disk.Memory{Nodes: a.notary.Published(a.nodes.List()), GossipKeys: keys}
-		slices.SortFunc(now.Nodes, func(x, y overlay.Node) int { return cmp.Compare(x.Name, y.Name) })
-		if reflect.DeepEqual(last, now) {
-			continue
-		}
-		if err := a.folder.SaveMemory(now); err != nil {
+		if err := a.folder.SaveMemory(now); err == nil {
+			last, told = now, ""
+		} else if err.Error() != told {
+			told = err.Error()
 			a.log.Error("mesh not remembered", "error", err)
-		} else {
-			last = now
 		}
 		select {
 		case <-ctx.Done():
@@ -77,12 +75,22 @@ func (a *agent) remember(ctx context.Context) error {
 	}
 }
 
-// recall reads what was remembered. What cannot be used is told and is as nothing.
+// memory is what there is to remember, if there is.
+func (a *agent) memory() (disk.Memory, bool) {
+	keys, err := a.secret.Keys()
+	nodes := a.notary.Published(a.known.List())
+	slices.SortFunc(nodes, func(x, y overlay.Node) int { return cmp.Compare(x.Name, y.Name) })
+	return disk.Memory{Nodes: nodes, GossipKeys: keys}, err == nil && len(nodes) > 0
+}
+
+// recall reads what was remembered, and lets its claims hold against older ones of the same nodes. What cannot be used
+// is told and is as nothing.
 func (a *agent) recall() disk.Memory {
 	m, err := a.folder.LoadMemory()
 	if err != nil {
 		a.log.Warn("remembered mesh is not used: this node waits for the API server", "error", err)
 		return disk.Memory{}
 	}
+	a.notary.SetNodes(m.Nodes)
 	return m
 }

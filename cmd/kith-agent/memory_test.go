@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,7 +17,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kithnet/kith/overlay"
+	"github.com/kithnet/kith/overlay/disk"
 	overlaykube "github.com/kithnet/kith/overlay/kube"
+	"github.com/kithnet/kith/overlay/wireguard"
 )
 
 // TestNodesAreRememberedUntilTheAPIServerAnswers holds that an agent without an API server goes by what was remembered, and
@@ -48,5 +55,109 @@ func TestNodesAreRememberedUntilTheAPIServerAnswers(t *testing.T) {
 	}
 	if nodes := known.List(); len(nodes) != 1 || nodes[0].Name != "n3" {
 		t.Errorf("nodes %v", nodes)
+	}
+}
+
+// record is a node's claim, sealed.
+func (n *laneNode) record(t *testing.T, epoch uint64) []byte {
+	t.Helper()
+	c := n.claim
+	c.Epoch = epoch
+	ring := n.keys.(*wireguard.Keyring)
+	sealed, err := overlay.Seal(c, n.sign, [overlay.Lanes]overlay.Sign{ring.Prover(c.Keys[0]), ring.Prover(c.Keys[1])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
+// annotated are the Node objects of an API server that has heard all.
+func annotated(t *testing.T, all []*laneNode, epoch uint64) (nodes []overlay.Node) {
+	t.Helper()
+	for _, n := range all {
+		node := n.node
+		node.Claim = base64.StdEncoding.EncodeToString(n.record(t, epoch))
+		nodes = append(nodes, node)
+	}
+	return nodes
+}
+
+// rememberer is the part of n's agent that remembers. No API server answers it.
+func rememberer(t *testing.T, n *laneNode) *agent {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	live, err := overlaykube.New(fake.NewClientset(), n.node.Name, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{
+		log: log, node: n.node.Name, folder: n.folder, notary: newNotary(log, 7946), nodes: live, memorable: make(chan struct{}, 1),
+		secret: newGossipKeys(log, nil, "", [][]byte{{1}}),
+	}
+	a.known = knownNodes{live: live, remembered: a.recall().Nodes}
+	return a
+}
+
+// TestClaimsOnDiskHold holds that what was heard while the API server was away is remembered, and holds after a restart
+// against Node objects that are behind: nothing changes in the kernel, and no secret is forgotten.
+func TestClaimsOnDiskHold(t *testing.T) {
+	all := laneNetwork(t, true, true)
+	now := time.Now()
+	until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+	old := annotated(t, all, 1)
+	if err := all[0].folder.SaveMemory(disk.Memory{Nodes: old, GossipKeys: [][]byte{{1}}}); err != nil {
+		t.Fatal(err)
+	}
+	a := rememberer(t, all[0])
+	a.notary.SetNodes(a.known.List())
+	all[1].Rotate()
+	until(t, all, &now, overlay.FirstGeneration+1, secretAgreed)
+	for _, n := range all {
+		from := netip.AddrPortFrom(n.node.InternalIPs[0], 7946)
+		if err := a.notary.Hear(overlay.Heard{Name: n.node.Name, Address: from, Record: n.record(t, 2)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitUntilRemembered(t, a, all[1].record(t, 2))
+
+	all[0].restart()
+	again := rememberer(t, all[0])
+	v := view{now: now, nodes: old, claims: again.notary.SetNodes(old), members: []overlay.Member{{Name: "n2", Alive: true}}, have: all[0].have}
+	keys, paths, err := all[0].Step(t.Context(), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan := overlay.Diff(v.have, all[0].want(v, keys, paths)); !plan.Empty() {
+		t.Errorf("a restart changes\n%s", plan)
+	}
+	if kept, err := all[0].folder.LoadSecrets(); err != nil || len(kept) != overlay.Lanes {
+		t.Errorf("%d secrets on disk (%v)", len(kept), err)
+	}
+	old[1].UID = "reborn"
+	if claims := again.notary.SetNodes(old); len(claims) != 1 || claims[0].Node != "n1" {
+		t.Errorf("claims %v, though n2 is another node now", claims)
+	}
+}
+
+// waitUntilRemembered runs what remembers until the disk has a node's record.
+func waitUntilRemembered(t *testing.T, a *agent, record []byte) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	done := make(chan error)
+	go func() { done <- a.remember(ctx) }()
+	nudge(a.memorable)
+	for found := false; !found; {
+		m, err := a.folder.LoadMemory()
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("not remembered: %v, %v", err, ctx.Err())
+		}
+		for _, n := range m.Nodes {
+			got, _ := base64.StdEncoding.DecodeString(n.Claim)
+			found = found || bytes.Equal(got, record)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -53,6 +53,7 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	if err := a.known.await(ctx); err != nil {
 		return nil
 	}
+	a.notary.SetNodes(a.known.List()) // who is another node than was remembered is judged as that
 	local, address, err := a.local(ctx)
 	if err != nil {
 		return ignoreEnd(ctx, err)
