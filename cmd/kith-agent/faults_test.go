@@ -108,3 +108,41 @@ func TestMeshGoesOnWithAnErrorOfLanes(t *testing.T) {
 		t.Errorf("error %v, up %t", err, m.State().Up)
 	}
 }
+
+// TestNodeMadeAnew holds that a Node that is deleted and registers again, its agent, keys and kernel as they were, is back
+// within seconds in both directions, though it alone still has secrets and handshakes.
+func TestNodeMadeAnew(t *testing.T) {
+	for anew := range 2 {
+		all := laneNetwork(t, true, true)
+		now := time.Now()
+		until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+		rest := []*laneNode{all[1-anew]}
+		round(t, rest, now)
+		if len(rest[0].have.Lanes[0].Peers) > 0 {
+			t.Fatal("the peer stays without its Node")
+		}
+		all[anew].node.UID, all[anew].claim.UID = "anew", "anew"
+		mustReach(t, all, &now, 15*time.Second)
+		end := now.Add(30 * time.Second)
+		until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+		if now.After(end) {
+			t.Errorf("%s: the lanes are as they were after %s", all[anew].node.Name, now.Sub(end))
+		}
+	}
+}
+
+// TestSecretsRefused holds the same of a node whose file of secrets is refused at its agent's start.
+func TestSecretsRefused(t *testing.T) {
+	for loser := range 2 {
+		all := laneNetwork(t, true, true)
+		now := time.Now()
+		until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+		if err := all[loser].folder.File("preshared").Write([]byte("torn")); err != nil {
+			t.Fatal(err)
+		}
+		all[loser].restart()
+		round(t, all, now)
+		mustReach(t, all, &now, 15*time.Second)
+		until(t, all, &now, overlay.FirstGeneration, secretAgreed)
+	}
+}

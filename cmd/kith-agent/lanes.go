@@ -201,11 +201,7 @@ func (l *lanes) input(v view, others []other) rotation.Input {
 		p := rotation.Peer{Name: o.Name, Alive: o.alive, Generation: o.claim.Generation, Settled: o.claim.Settled, Lane: o.lane}
 		for lane := range overlay.Lanes {
 			p.Agreed[lane] = l.secrets.settled(o, lane)
-			// What was agreed on just now is not in the device yet: its handshake is of what was before.
-			secret := l.secrets.key(o, lane)
-			if o.have[lane] == secret && !l.secrets.agreements.Asked(o.party, lane, v.now) {
-				p.Handshake[lane] = o.shook[lane]
-			}
+			p.Handshake[lane] = l.secrets.shook(o, lane, v.now)
 		}
 		in.Peers = append(in.Peers, p)
 	}

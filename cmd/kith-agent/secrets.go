@@ -98,7 +98,7 @@ func (s *secrets) step(now time.Time, others []other) error {
 			return err
 		}
 	}
-	s.hear(parties)
+	s.hear(parties, now)
 	lacking, doubted := s.lacking, s.doubted
 	s.lacking, s.doubted = map[preshared.Pair]time.Time{}, map[preshared.Pair]time.Time{}
 	asks := asksAtOnce
@@ -142,14 +142,14 @@ func (s *secrets) take(message []byte) {
 	}
 }
 
-func (s *secrets) hear(parties map[string]preshared.Other) {
+func (s *secrets) hear(parties map[string]preshared.Other, now time.Time) {
 	for range mailAtOnce {
 		select {
 		case message := <-s.inbox:
 			from, err := preshared.Sender(message)
 			if err == nil {
 				var reply []byte
-				if reply, err = s.agreements.Hear(message, parties[from]); reply != nil {
+				if reply, err = s.agreements.Hear(message, parties[from], now); reply != nil {
 					s.mail.Send(from, reply)
 				}
 			}
@@ -211,6 +211,19 @@ func (s *secrets) keys(o other) (out [overlay.Lanes]overlay.Preshared) {
 		out[lane] = s.key(o, lane)
 	}
 	return out
+}
+
+// shook is when a lane to another node last proved to carry.
+func (s *secrets) shook(o other, lane int, now time.Time) time.Time {
+	// What was agreed on just now is not in the device yet: its handshake is of what was before.
+	if o.have[lane] != s.key(o, lane) || s.agreements.Asked(o.party, lane, now) {
+		return time.Time{}
+	}
+	// So is one before the other end asked for a secret, as it does when it has none, its Node made anew or its disk lost.
+	if !o.shook[lane].After(s.agreements.Wanted(o.party, lane)) {
+		return time.Time{}
+	}
+	return o.shook[lane]
 }
 
 // settled says that the device may have what was agreed on.

@@ -14,7 +14,9 @@
 //   - A secret belongs to the two keys that its lane has now; with either it is void.
 //   - A request is answered once; an older one, one for other keys, one sent back to
 //     its sender, and one by anybody but the node it names are refused.
-//   - A lane that this node uses gets no other secret.
+//   - A lane that this node uses gets no other secret. Who asks for one has none: what
+//     was shaken hands with before it asked is over, and later handshakes stay what they
+//     are, however late or often its request comes.
 //   - Secrets do not show themselves.
 //
 // Out of scope: how messages travel, when to ask, the disk, the clock. docs/keys.md
@@ -60,7 +62,7 @@ type Secret struct {
 	Number uint64 // of the request
 }
 
-// Why a message is refused. None of them changes anything.
+// Why a message is refused. None of them changes a secret.
 var (
 	ErrStranger  = errors.New("names a node that is not known, or not this one")
 	ErrSignature = errors.New("not signed by the node that it names")
@@ -76,6 +78,13 @@ type Agreements struct {
 	secrets map[Pair]Secret
 	asked   map[Pair]question
 	without map[Pair]bool // the other declines
+	wanted  map[Pair]want
+}
+
+// want is the last request for the secret of a lane in use.
+type want struct {
+	number uint64
+	at     time.Time
 }
 
 // question is a request without an answer.
@@ -92,6 +101,7 @@ const answerTime = 3 * time.Second
 func New(self Self, secrets []Secret) *Agreements {
 	a := &Agreements{
 		self: self, secrets: make(map[Pair]Secret), asked: make(map[Pair]question), without: make(map[Pair]bool),
+		wanted: make(map[Pair]want),
 	}
 	for _, s := range secrets {
 		a.secrets[s.Pair] = s
@@ -136,6 +146,7 @@ func (a *Agreements) Retain(others []Other) {
 	forget(a.secrets, keep)
 	forget(a.asked, keep)
 	forget(a.without, keep)
+	forget(a.wanted, keep)
 }
 
 func forget[T any](from map[Pair]T, keep map[Pair]bool) {
@@ -145,6 +156,10 @@ func forget[T any](from map[Pair]T, keep map[Pair]bool) {
 		}
 	}
 }
+
+// Wanted is when the other end last asked for the secret of a lane in use, as it says
+// itself, and zero if it did not: it had none then.
+func (a *Agreements) Wanted(o Other, lane int) time.Time { return a.wanted[o.pair(lane)].at }
 
 // Asked says that a request for a lane's secret is on its way.
 func (a *Agreements) Asked(o Other, lane int, now time.Time) bool {
@@ -186,7 +201,7 @@ func Sender(b []byte) (string, error) {
 }
 
 // Hear takes a message of another node, and returns what to send back, if anything.
-func (a *Agreements) Hear(b []byte, o Other) ([]byte, error) {
+func (a *Agreements) Hear(b []byte, o Other, now time.Time) ([]byte, error) {
 	m, err := parse(b)
 	if err != nil {
 		return nil, err
@@ -201,12 +216,12 @@ func (a *Agreements) Hear(b []byte, o Other) ([]byte, error) {
 		return nil, ErrSignature
 	}
 	if m.kind == request {
-		return a.answer(m, o)
+		return a.answer(m, o, now)
 	}
 	return nil, a.finish(m, o)
 }
 
-func (a *Agreements) answer(m *message, o Other) ([]byte, error) {
+func (a *Agreements) answer(m *message, o Other, now time.Time) ([]byte, error) {
 	pair, asked := o.pair(int(m.lane)), m.hash()
 	switch {
 	case !a.self.Willing:
@@ -214,6 +229,7 @@ func (a *Agreements) answer(m *message, o Other) ([]byte, error) {
 	case m.number <= a.secrets[pair].Number:
 		return nil, ErrReplay
 	case o.InUse[m.lane]:
+		a.want(pair, m.number, now)
 		return nil, ErrBusy
 	}
 	// Of two that ask each other at once, the question of the first name counts.
@@ -228,6 +244,13 @@ func (a *Agreements) answer(m *message, o Other) ([]byte, error) {
 	reply := a.message(answer, o, int(m.lane), m.number, append(asked[:], ciphertext...))
 	sealed := reply.seal(a.self, o)
 	return sealed, a.agree(pair, shared, m, reply)
+}
+
+// want notes a request by the time that its number is. One that comes again notes nothing.
+func (a *Agreements) want(pair Pair, number uint64, now time.Time) {
+	if number > a.wanted[pair].number {
+		a.wanted[pair] = want{number: number, at: time.Unix(0, int64(min(number, uint64(now.UnixNano()))))}
+	}
 }
 
 func (a *Agreements) finish(m *message, o Other) error {
@@ -258,6 +281,7 @@ func (a *Agreements) agree(pair Pair, shared []byte, asked, answered *message) e
 	}
 	delete(a.asked, pair)
 	delete(a.without, pair)
+	delete(a.wanted, pair)
 	a.secrets[pair] = Secret{Pair: pair, Key: overlay.Preshared(key), Number: asked.number}
 	return nil
 }

@@ -55,7 +55,7 @@ func (p *party) ask(t *testing.T, o *party, lane int, at time.Time) []byte {
 
 func (p *party) mustHear(t *testing.T, o *party, m []byte) []byte {
 	t.Helper()
-	reply, err := p.Hear(m, p.sees(o))
+	reply, err := p.Hear(m, p.sees(o), start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestBothAgree(t *testing.T) {
 func TestBothAskAtOnce(t *testing.T) {
 	a, b := newParty("a"), newParty("b")
 	fromA, fromB := a.ask(t, b, 0, start), b.ask(t, a, 0, start)
-	if _, err := a.Hear(fromB, a.sees(b)); !errors.Is(err, ErrBusy) {
+	if _, err := a.Hear(fromB, a.sees(b), start); !errors.Is(err, ErrBusy) {
 		t.Errorf("the first name answers: %v", err)
 	}
 	a.mustHear(t, b, b.mustHear(t, a, fromA))
@@ -119,7 +119,7 @@ func TestAnswersInAnyOrder(t *testing.T) {
 	first := a.ask(t, b, 0, start)
 	second := a.ask(t, b, 0, start.Add(answerTime))
 	reply := b.mustHear(t, a, second)
-	if _, err := b.Hear(first, b.sees(a)); !errors.Is(err, ErrReplay) {
+	if _, err := b.Hear(first, b.sees(a), start); !errors.Is(err, ErrReplay) {
 		t.Errorf("the older request: %v", err)
 	}
 	a.mustHear(t, b, reply)
@@ -155,7 +155,7 @@ func TestRefused(t *testing.T) {
 		"longer":                       {append(bytes.Clone(good), 0), b, other, ErrMalformed},
 		"nothing":                      {nil, b, other, ErrMalformed},
 	} {
-		if reply, err := test.by.Hear(test.message, test.from); !errors.Is(err, test.want) || reply != nil {
+		if reply, err := test.by.Hear(test.message, test.from, start); !errors.Is(err, test.want) || reply != nil {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 		if len(test.by.Secrets()) > 0 {
@@ -163,22 +163,64 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	reply := b.mustHear(t, a, good)
-	if _, err := b.Hear(good, other); !errors.Is(err, ErrReplay) {
+	if _, err := b.Hear(good, other, start); !errors.Is(err, ErrReplay) {
 		t.Errorf("a request twice: %v", err)
 	}
 	again := New(b.self("b"), b.Secrets())
-	if _, err := again.Hear(good, other); !errors.Is(err, ErrReplay) {
+	if _, err := again.Hear(good, other, start); !errors.Is(err, ErrReplay) {
 		t.Errorf("a request twice, over a restart: %v", err)
 	}
 	a.mustHear(t, b, reply)
-	if _, err := a.Hear(reply, a.sees(b)); !errors.Is(err, ErrUnasked) {
+	if _, err := a.Hear(reply, a.sees(b), start); !errors.Is(err, ErrUnasked) {
 		t.Errorf("an answer twice: %v", err)
 	}
 	a.ask(t, b, 0, start.Add(answerTime))
-	if _, err := a.Hear(reply, a.sees(b)); !errors.Is(err, ErrUnasked) {
+	if _, err := a.Hear(reply, a.sees(b), start); !errors.Is(err, ErrUnasked) {
 		t.Errorf("the answer to another request: %v", err)
 	}
 	mustShare(t, a, b, 0)
+}
+
+// TestWhoAsksHasNone holds that a request for a lane in use, which is refused, says when the other end had no secret; an
+// old one, the same again, and one by anybody else say nothing.
+func TestWhoAsksHasNone(t *testing.T) {
+	a, b, c := newParty("a"), newParty("b"), newParty("c")
+	b.inUse[0] = true
+	hears := func(message []byte, from Other, at time.Time, want error) {
+		t.Helper()
+		if reply, err := b.Hear(message, from, at); !errors.Is(err, want) || reply != nil {
+			t.Errorf("error %v, want %v", err, want)
+		}
+	}
+	wanted := func(want time.Time) {
+		t.Helper()
+		if got := b.Wanted(b.sees(a), 0); !got.Equal(want) {
+			t.Errorf("wanted at %s, not %s", got, want)
+		}
+	}
+	old := a.ask(t, b, 0, start)
+	ahead := a.ask(t, b, 0, start.Add(time.Hour)) // its clock goes before ours
+	forged := b.sees(a)
+	forged.Signing = b.sees(c).Signing
+	hears(ahead, forged, start, ErrSignature)
+	wanted(time.Time{})
+	later := start.Add(10 * time.Minute)
+	hears(old, b.sees(a), later, ErrBusy)
+	wanted(start)
+	hears(ahead, b.sees(a), later, ErrBusy)
+	for _, message := range [][]byte{old, ahead} {
+		hears(message, b.sees(a), later.Add(time.Minute), ErrBusy)
+		wanted(later)
+	}
+	b.inUse[0] = false
+	last := a.ask(t, b, 0, start.Add(2*time.Hour))
+	a.mustHear(t, b, b.mustHear(t, a, last))
+	mustShare(t, a, b, 0)
+	b.inUse[0] = true
+	for _, message := range [][]byte{old, ahead, last} {
+		hears(message, b.sees(a), later, ErrReplay)
+	}
+	wanted(time.Time{})
 }
 
 func TestOneDeclines(t *testing.T) {
@@ -224,7 +266,7 @@ func FuzzHear(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	reply, err := b.Hear(m, b.sees(a))
+	reply, err := b.Hear(m, b.sees(a), start)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -239,7 +281,7 @@ func FuzzHear(f *testing.F) {
 		}
 		o := c.sees(a)
 		o.Signing = overlay.SigningKey{}
-		if _, err := c.Hear(data, o); err == nil {
+		if _, err := c.Hear(data, o, start); err == nil {
 			t.Error("taken without a signature")
 		}
 	})

@@ -129,7 +129,7 @@ func (t *turner) agree(o *turner, party preshared.Other) {
 	for _, message := range t.inbox {
 		if from, _ := preshared.Sender(message); from != o.api.Name {
 			left = append(left, message)
-		} else if reply, _ := t.agreements.Hear(message, party); reply != nil {
+		} else if reply, _ := t.agreements.Hear(message, party, time.Now()); reply != nil {
 			o.inbox = append(o.inbox, reply)
 		}
 	}
