@@ -255,6 +255,7 @@ func TestSocketDropsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tr.Shutdown()
+	tr.serve()
 	packet := sealedWith(t, secret('s'), append([]byte{pingLetter}, make([]byte, 1300)...))
 	sent, taken := 0, 0
 	send := func(count int) {

@@ -16,7 +16,8 @@
 //
 // Out of scope: what is in a record and whether it is true (the judge says), and
 // where seeds and keys come from. Liveness is not signed: a member can call another
-// dead, and nothing may hang on that but what this node tries first.
+// dead, and nothing may hang on that but what this node tries first. Nor is memberlist's
+// incarnation: with the last there is, a member can make another unable to refute that.
 package gossip
 
 import (
@@ -109,7 +110,8 @@ func Start(config Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
-	g := &Gossip{config: config, keys: keys, roster: newRoster(config.Name, config.Judge), log: config.Log}
+	g := &Gossip{config: config, keys: keys, log: config.Log}
+	g.roster = newRoster(config.Name, config.Judge, func(c Cause) { g.gate.count(c) })
 	g.gate = newGate(g.roster.knows, config.Log)
 	g.lines = &logWriter{log: config.Log, now: time.Now, lost: g.gate.count}
 	if g.record, err = newAnnouncement(config.Record, g.gate.count); err != nil {
@@ -135,6 +137,7 @@ func (g *Gossip) open() error {
 	if g.list, err = memberlist.Create(c); err != nil {
 		return errors.Join(err, t.Shutdown())
 	}
+	t.serve() // not before memberlist knows this member: it would believe others about it
 	return nil
 }
 
@@ -145,6 +148,7 @@ func (g *Gossip) listConfig() *memberlist.Config {
 	c.BindPort = int(g.config.Bind.Port())
 	c.AdvertisePort = int(g.config.Bind.Port())
 	c.Keyring = g.keys
+	c.ProtocolVersion = memberlist.ProtocolVersion2Compatible // the roster refuses others
 	c.TCPTimeout = streamTimeout
 	c.ProbeInterval = g.config.Intervals.Probe
 	c.ProbeTimeout = g.config.Intervals.Probe / 2

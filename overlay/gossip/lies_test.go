@@ -186,8 +186,9 @@ func TestNoMemberCanLie(t *testing.T) {
 
 // TestRefusedMemberIsNoMember holds that memberlist hears of a refusal, and of this node itself whatever is said of it.
 func TestRefusedMemberIsNoMember(t *testing.T) {
-	r := newRoster("a", newBench("a", "v"))
-	n := &memberlist.Node{Name: "v", Addr: net.IPv4(127, 0, 0, 1), Port: testPort, Meta: []byte("not a record")}
+	lost := map[Cause]int{}
+	r := newRoster("a", newBench("a", "v"), func(c Cause) { lost[c]++ })
+	n := &memberlist.Node{Name: "v", Addr: net.IPv4(127, 0, 0, 1), Port: testPort, Meta: []byte("not a record"), PMin: 1, PMax: 5, PCur: 2}
 	if err := r.NotifyAlive(n); err == nil {
 		t.Error("a member with nonsense for a record comes in")
 	}
@@ -195,6 +196,49 @@ func TestRefusedMemberIsNoMember(t *testing.T) {
 	if err := r.NotifyAlive(n); err != nil {
 		t.Errorf("what is said of this node does not reach it: %v", err)
 	}
+	for _, n := range []memberlist.Node{
+		{PMin: 200, PMax: 200, PCur: 200}, {PMin: 3, PMax: 5, PCur: 2}, {PMin: 1, PMax: 1, PCur: 2}, {PMin: 1, PMax: 5, PCur: 3},
+		{PMin: 1, PMax: 5, PCur: 2, DMin: 1}, {PMin: 1, PMax: 5, PCur: 2, DCur: 1},
+	} {
+		n.Name = "v"
+		n.Addr, n.Port, n.Meta = net.IPv4(127, 0, 0, 1).To4(), testPort, newPerson("v").record(1, "127.0.0.1")
+		if err := r.NotifyAlive(&n); err == nil {
+			t.Errorf("%+v comes in", n)
+		}
+	}
+	if lost[Unreadable] != 6 {
+		t.Errorf("counted: %v", lost)
+	}
+}
+
+// TestForgedProtocol holds that true records of living members, said to speak as nobody does, end neither
+// what members exchange nor what those hear who come.
+func TestForgedProtocol(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 47)
+	a := c.start("a", 1)
+	b := c.start("b", 2)
+	c.allSee("ab")
+	for _, who := range []struct {
+		name   string
+		number int
+	}{{"b", 2}, {"c", 3}} {
+		address := netip.MustParseAddr(c.addr(who.number))
+		lie := alive(who.name, address, testPort, newPerson(who.name).record(1, address.String()))
+		// With this incarnation nobody refutes it.
+		lie = bytes.Replace(lie, []byte{0xce, 0, 0, 0, 9}, []byte{0xce, 0xff, 0xff, 0xff, 0xff}, 1)
+		lie = bytes.Replace(lie, []byte{1, 5, 2, 0, 0, 0}, []byte{200, 200, 200, 0, 0, 0}, 1)
+		packet := sealedWith(t, secret('s'), lie)
+		flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return packet }, 10)
+	}
+	becomes(t, "the lies are counted", func() bool { return a.dropped(netip.Addr{}, Unreadable) >= 20 })
+	for _, pair := range [][2]*member{{a, b}, {b, a}} {
+		if _, err := pair[0].list.Join([]string{pair[1].Gossip.Addr().String()}); err != nil {
+			t.Errorf("%s exchanges nothing with %s: %v", pair[0].addr, pair[1].addr, err)
+		}
+	}
+	c.start("d", 4)
+	c.allSee("abd")
 }
 
 // TestFloodOfRecords holds that 100,000 records from a member move nothing and keep nobody out.

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -17,6 +18,7 @@ import (
 type roster struct {
 	self    string
 	judge   Judge
+	refuse  func(Cause)
 	changed chan struct{}
 	seeded  chan struct{}
 
@@ -32,10 +34,11 @@ type entry struct {
 	alive bool
 }
 
-func newRoster(self string, judge Judge) *roster {
+func newRoster(self string, judge Judge, refuse func(Cause)) *roster {
 	return &roster{
 		self:    self,
 		judge:   judge,
+		refuse:  refuse,
 		changed: make(chan struct{}, 1),
 		seeded:  make(chan struct{}, 1),
 		known:   make(map[string]entry),
@@ -43,13 +46,27 @@ func newRoster(self string, judge Judge) *roster {
 	}
 }
 
+var errProtocol = errors.New("of another protocol")
+
 // NotifyAlive refuses a member whose record the judge refuses. What others say of
 // this node itself passes: memberlist has to hear it to refute it.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	if n.Name == r.self {
 		return nil
 	}
+	if !understood(n) {
+		r.refuse(Unreadable)
+		return errProtocol
+	}
 	return r.judge.Hear(overlay.Heard{Name: n.Name, Address: addrPort(n), Record: n.Meta})
+}
+
+// understood tells whether a member is said to speak as all do. Nobody signs that,
+// and memberlist exchanges nothing any more with anybody once one living member
+// is said not to.
+func understood(n *memberlist.Node) bool {
+	const spoken = memberlist.ProtocolVersion2Compatible
+	return n.PMin <= spoken && spoken <= n.PMax && n.PCur == spoken && n.DMin == 0 && n.DCur == 0
 }
 
 // NotifyConflict hears of two nodes that go by one name.

@@ -54,9 +54,13 @@ func listen(bind netip.AddrPort, g *gate, keys func() [][]byte, stranger func(st
 		bind: bind, gate: g, keys: keys, stranger: stranger, udp: udp.(*net.UDPConn), tcp: tcp,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), closed: make(chan struct{}),
 	}
+	return t, nil
+}
+
+// serve begins to take what comes.
+func (t *transport) serve() {
 	t.readers.Go(t.readPackets)
 	t.readers.Go(t.acceptStreams)
-	return t, nil
 }
 
 func control(c syscall.RawConn, set func(fd int) error) error {

@@ -99,6 +99,11 @@ func inNews() []mistake {
 			pkg:   "./overlay/gossip", test: "TestRefusedMemberIsNoMember",
 		},
 		{
+			name: "a member that is said to speak as nobody does", file: "overlay/gossip/roster.go",
+			right: "if !understood(n) {", wrong: "if false && !understood(n) {",
+			pkg: "./overlay/gossip", test: "TestRefusedMemberIsNoMember",
+		},
+		{
 			name: "hints of strangers", file: "identity/announce/run.go",
 			right: "if !known || from.Port() != a.port {", wrong: "if !known && false {",
 			pkg: "./identity/announce", test: "TestStrangersAreNotHeard",
