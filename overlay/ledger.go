@@ -133,6 +133,9 @@ func (l *Ledger) release(name string) error {
 // Hear judges what gossip brings, at a time. A nil error means: this is the
 // node's claim, and the member may be where it is said to be.
 func (l *Ledger) Hear(h Heard, now time.Time) error {
+	if len(h.Name) > maxHeard || len(h.Record) > maxHeard {
+		return l.refuse("", Malformed, "longer than any")
+	}
 	a := l.accounts[h.Name]
 	if a == nil || a.key == (SigningKey{}) {
 		l.held.put(h.Name, h.Record)

@@ -237,13 +237,30 @@ func TestFloodIsBounded(t *testing.T) {
 			t.Fatal("taken")
 		}
 	}
+	long := make([]byte, 1<<20)
+	for i := range 2 * maxHeld {
+		h := Heard{Name: fmt.Sprint("long-", i), Record: long}
+		if i%2 == 0 {
+			h = Heard{Name: string(long) + h.Name, Record: bent}
+		}
+		if l.Hear(h, noon) == nil {
+			t.Fatal("taken")
+		}
+	}
 	_, refused := state(l)
-	want := []string{" unknown-node 50000", "a bad-signature 64", "a too-many 49936"}
+	want := []string{" malformed 512", " unknown-node 50000", "a bad-signature 64", "a too-many 49936"}
 	if diff := cmp.Diff(want, refused); diff != "" {
 		t.Error(diff)
 	}
 	if len(l.held.records) != maxHeld || len(l.held.order) != maxHeld {
 		t.Errorf("%d records held back", len(l.held.records))
+	}
+	size := 0
+	for name, record := range l.held.records {
+		size += len(name) + len(record)
+	}
+	if size > 2*maxHeld*maxHeard {
+		t.Errorf("%d bytes held back", size)
 	}
 	if err := l.Hear(a.heard(a.seal(a.claim(2))), noon.Add(time.Second)); err != nil {
 		t.Errorf("after the flood: %v", err)

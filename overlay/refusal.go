@@ -119,8 +119,11 @@ func (l *Ledger) Refused() []Refusals {
 	return out
 }
 
-// maxHeld bounds the records that wait for their node to be known.
-const maxHeld = 256
+// maxHeld bounds the records that wait for their node to be known, maxHeard a record and a name.
+const (
+	maxHeld  = 256
+	maxHeard = 512
+)
 
 // held keeps the latest record of each name; the name that came first goes first.
 type held struct {

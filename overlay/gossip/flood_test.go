@@ -7,9 +7,12 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -168,6 +171,73 @@ func TestWhatEndsTheProcessStaysOut(t *testing.T) {
 	})
 	b.SetRecord(t.Context(), newPerson("b").record(7, b.addr))
 	becomes(t, "gossip goes on", func() bool { return a.epoch("b") == 7 })
+}
+
+// TestLongRecordsAreShort holds that what members say at length, about whoever hears it or others, costs neither memory
+// nor log.
+func TestLongRecordsAreShort(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 48)
+	config := c.config("a", 1)
+	var log countedLog
+	config.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	a := c.startWith(config)
+	b := c.start("b", 2)
+	c.allSee("ab")
+	long := strings.Repeat("x", 1<<20)
+	lies := uint64(0)
+	for _, who := range []struct{ name, record string }{{"a", long}, {"nobody", long}, {long, "record"}} {
+		for range 3 {
+			lies++
+			conn := dial(t, a)
+			conn.Write(sealedStreamOf(t, exchange(who.name, who.record)))
+			io.Copy(io.Discard, conn)
+		}
+	}
+	packet := sealedWith(t, secret('s'), append([]byte{userLetter}, "letter"...))
+	flood(t, netip.AddrPort{}, a.Gossip.Addr(), func() []byte { return packet }, 1)
+	if got := <-a.Received(); string(got) != "letter" {
+		t.Errorf("received %q", got)
+	}
+	a.post.receive([]byte(long))
+	lies++
+	becomes(t, "all are counted", func() bool { return a.dropped(netip.Addr{}, MessageSize) == lies })
+	if len(a.Received()) > 0 {
+		t.Error("a long letter waits")
+	}
+	if n := log.bytes.Load(); n > 100<<10 {
+		t.Errorf("%d bytes of log", n)
+	}
+	b.SetRecord(t.Context(), newPerson("b").record(7, b.addr))
+	becomes(t, "gossip goes on", func() bool { return a.epoch("b") == 7 })
+}
+
+type countedLog struct{ bytes atomic.Int64 }
+
+func (l *countedLog) Write(b []byte) (int, error) {
+	l.bytes.Add(int64(len(b)))
+	return len(b), nil
+}
+
+// exchange is memberlist's message of all that a member knows: here of one other.
+func exchange(name, record string) []byte {
+	b := append([]byte{stateLetter}, "\x83\xa5Nodes\x01\xacUserStateLen\x00\xa4Join\xc2\x87"...)
+	text := func(s string) { b = append(binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(len(s))), s...) }
+	text("Name")
+	text(name)
+	text("Addr")
+	text(string([]byte{127, 0, 0, 1}))
+	text("Port")
+	b = binary.BigEndian.AppendUint16(append(b, 0xcd), testPort)
+	text("Meta")
+	text(record)
+	text("Incarnation")
+	b = append(b, 9)
+	text("State")
+	b = append(b, 0)
+	text("Vsn")
+	text(string([]byte{1, 5, 2, 0, 0, 0}))
+	return b
 }
 
 // sealedStreamOf is a message as members encrypt it on a stream.

@@ -23,6 +23,7 @@ const (
 	SocketFull  Cause = "socket-full"  // the kernel had no room left
 	QueueFull   Cause = "queue-full"   // memberlist had no room left
 	MailboxFull Cause = "mailbox-full" // letters came faster than they were read
+	MessageSize Cause = "message-size" // a name, a record or a letter longer than members send
 	Unreadable  Cause = "unreadable"   // it bears the cluster's key, and is no message
 )
 

@@ -2,11 +2,13 @@ package gossip
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,17 +198,21 @@ func TestRefusedMemberIsNoMember(t *testing.T) {
 	if err := r.NotifyAlive(n); err != nil {
 		t.Errorf("what is said of this node does not reach it: %v", err)
 	}
+	n.Meta = make([]byte, memberlist.MetaMaxSize+1)
+	if err := r.NotifyAlive(n); err == nil {
+		t.Error("a record longer than any reaches this node")
+	}
 	for _, n := range []memberlist.Node{
 		{PMin: 200, PMax: 200, PCur: 200}, {PMin: 3, PMax: 5, PCur: 2}, {PMin: 1, PMax: 1, PCur: 2}, {PMin: 1, PMax: 5, PCur: 3},
-		{PMin: 1, PMax: 5, PCur: 2, DMin: 1}, {PMin: 1, PMax: 5, PCur: 2, DCur: 1},
+		{PMin: 1, PMax: 5, PCur: 2, DMin: 1}, {PMin: 1, PMax: 5, PCur: 2, DCur: 1}, {Name: strings.Repeat("v", maxName+1)},
 	} {
-		n.Name = "v"
+		n.Name = cmp.Or(n.Name, "v")
 		n.Addr, n.Port, n.Meta = net.IPv4(127, 0, 0, 1).To4(), testPort, newPerson("v").record(1, "127.0.0.1")
 		if err := r.NotifyAlive(&n); err == nil {
 			t.Errorf("%+v comes in", n)
 		}
 	}
-	if lost[Unreadable] != 6 {
+	if lost[Unreadable] != 6 || lost[MessageSize] != 2 {
 		t.Errorf("counted: %v", lost)
 	}
 }

@@ -28,6 +28,7 @@ type logWriter struct {
 const (
 	linesPerSecond = 20
 	strangersEvery = time.Minute
+	maxLine        = 512
 )
 
 func (w *logWriter) Write(line []byte) (int, error) {
@@ -43,10 +44,12 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	case unreadable(text):
 		w.lost(Unreadable)
 	case !refusedByJudge(text) && w.pass():
-		w.log.Log(context.Background(), level, text)
+		w.log.Log(context.Background(), level, cut(text))
 	}
 	return len(line), nil
 }
+
+func cut(text string) string { return text[:min(len(text), maxLine)] }
 
 // fromStranger knows the lines about what does not decrypt.
 func fromStranger(text string) bool {
@@ -71,7 +74,7 @@ func (w *logWriter) stranger(text string) {
 	w.strangers++
 	if now := w.now(); now.Sub(w.told) >= strangersEvery {
 		w.told = now
-		w.log.Warn("gossip from somebody without the cluster's key", "count", w.strangers, "last", text)
+		w.log.Warn("gossip from somebody without the cluster's key", "count", w.strangers, "last", cut(text))
 	}
 }
 

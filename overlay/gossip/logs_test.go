@@ -50,6 +50,11 @@ func TestStrangersDoNotFloodTheLog(t *testing.T) {
 	}
 	now = now.Add(2 * time.Minute)
 	out.Reset()
+	fmt.Fprintf(w, "[WARN] memberlist: Refuting an alive message for 'x' meta:(%s)\n", strings.Repeat("255 ", 1<<18))
+	if out.Len() > 2*maxLine {
+		t.Errorf("a line of %d bytes", out.Len())
+	}
+	out.Reset()
 	fmt.Fprintf(w, "[ERR] memberlist: Decrypt packet failed: x\n")
 	if !strings.Contains(out.String(), "count=20001") {
 		t.Errorf("later: %q", out.String())

@@ -22,8 +22,9 @@ type parcel struct {
 }
 
 const (
-	postBox = 256
-	postmen = 4
+	postBox   = 256
+	postmen   = 4
+	maxLetter = 4096 // more than twice the longest that members send
 )
 
 func newPost(lost func(Cause)) *post {
@@ -31,6 +32,10 @@ func newPost(lost func(Cause)) *post {
 }
 
 func (p *post) receive(message []byte) {
+	if len(message) > maxLetter {
+		p.lost(MessageSize)
+		return
+	}
 	select {
 	case p.received <- bytes.Clone(message):
 	default:

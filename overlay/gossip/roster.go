@@ -46,11 +46,21 @@ func newRoster(self string, judge Judge, refuse func(Cause)) *roster {
 	}
 }
 
-var errProtocol = errors.New("of another protocol")
+// maxName is the longest name that a Node may have.
+const maxName = 253
+
+var (
+	errTooLong  = errors.New("longer than members say it")
+	errProtocol = errors.New("of another protocol")
+)
 
 // NotifyAlive refuses a member whose record the judge refuses. What others say of
 // this node itself passes: memberlist has to hear it to refute it.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
+	if len(n.Name) > maxName || len(n.Meta) > memberlist.MetaMaxSize {
+		r.refuse(MessageSize)
+		return errTooLong
+	}
 	if n.Name == r.self {
 		return nil
 	}
