@@ -39,6 +39,7 @@ type lanes struct {
 	keys     keyring
 	say      func(func(*overlay.Claim)) error
 	peers    handshakes
+	letters  *letterbox
 	secrets  *secrets
 	rotation *rotation.Rotation
 	every    time.Duration // from one generation to the next; 0: only by hand
@@ -93,6 +94,7 @@ func (a *agent) openLanes() error {
 	a.lanes = &lanes{
 		log: a.log, self: a.node, keys: a.keys, say: a.speaker.Say, peers: a.device, every: a.cfg.WireGuard.Rotation,
 		rotation: rotation.New(holdKeys), again: time.NewTimer(soon), changed: make(chan struct{}, 1),
+		letters: newLetterbox(a.node, self.UID, a.gossip.Refused),
 	}
 	a.lanes.secrets = newSecrets(a.log, preshared.Self{
 		Name: a.node, UID: self.UID, Sign: a.speaker.signer.Sign, Willing: a.cfg.WireGuard.PresharedKeys,
@@ -120,22 +122,24 @@ func (l *lanes) State() laneState {
 // Changed receives when it is time for the next Step. It is for one consumer.
 func (l *lanes) Changed() <-chan struct{} { return l.changed }
 
-// run turns what comes from others, and the time, into signals.
+// run turns what comes from others, and the time, into signals. Letters are taken as they come, and one signal told of all
+// that come within mailEvery.
 func (l *lanes) run(ctx context.Context) error {
+	var mail <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.again.C:
+			nudge(l.changed)
+		case <-mail:
+			mail = nil
+			nudge(l.changed)
 		case message := <-l.secrets.mail.Received():
-			l.secrets.take(message)
-			// Whoever sends much does not make this node work as much.
-			select {
-			case <-ctx.Done():
-			case <-time.After(mailEvery):
+			if l.letters.put(message, time.Now()) && mail == nil {
+				mail = time.After(mailEvery)
 			}
 		}
-		nudge(l.changed)
 	}
 }
 
@@ -162,12 +166,18 @@ func (l *lanes) step(ctx context.Context, v view) (map[string]overlay.Path, bool
 	for _, s := range statuses {
 		v.shook[s.Key] = s.LastHandshake
 	}
+	uid := ""
 	for _, n := range v.nodes {
 		if n.Name == l.self {
-			l.secrets.agreements.SetUID(n.UID)
+			uid = n.UID
+			l.secrets.agreements.SetUID(uid)
 		}
 	}
 	others := l.others(v)
+	l.letters.know(uid, others)
+	for _, text := range l.letters.take(mailAtOnce) {
+		l.secrets.take(text)
+	}
 	unagreed := l.secrets.step(v.now, others)
 	in := l.input(v, others)
 	d := l.rotation.Decide(in)
@@ -180,7 +190,7 @@ func (l *lanes) step(ctx context.Context, v view) (map[string]overlay.Path, bool
 	for _, o := range others {
 		paths[o.Name] = overlay.Path{Lane: d.Lanes[o.Name], Preshared: l.secrets.keys(o)}
 	}
-	return paths, d.Moving || l.secrets.open(others), errors.Join(unagreed, unsaid)
+	return paths, d.Moving || l.secrets.open(others) || !l.letters.empty(), errors.Join(unagreed, unsaid)
 }
 
 // stay leaves routes where they are: a node that could not say that it moves would move where others give new keys.

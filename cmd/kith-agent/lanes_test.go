@@ -12,6 +12,7 @@ import (
 
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/disk"
+	"github.com/kithnet/kith/overlay/gossip"
 	"github.com/kithnet/kith/overlay/preshared"
 	"github.com/kithnet/kith/overlay/rotation"
 	"github.com/kithnet/kith/overlay/wireguard"
@@ -33,7 +34,10 @@ type laneNode struct {
 	folder   disk.Folder
 	stopped  bool // its agent; its kernel goes on
 	full     bool // its disk may fail
+	refused  map[gossip.Cause]int
 }
+
+func (n *laneNode) lost(cause gossip.Cause) { n.refused[cause]++ }
 
 func (n *laneNode) Send(to string, message []byte) {
 	n.network[to].post = append(n.network[to].post, message)
@@ -52,7 +56,7 @@ func laneNetwork(t *testing.T, willing ...bool) []*laneNode {
 	network := map[string]*laneNode{}
 	var all []*laneNode
 	for i, w := range willing {
-		n := &laneNode{inbox: make(chan []byte, 100), network: network, statuses: map[overlay.Key]time.Time{}}
+		n := &laneNode{inbox: make(chan []byte, 100), network: network, statuses: map[overlay.Key]time.Time{}, refused: map[gossip.Cause]int{}}
 		public, private, err := ed25519.GenerateKey(nil)
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +76,8 @@ func laneNetwork(t *testing.T, willing ...bool) []*laneNode {
 		n.restart = func() {
 			n.lanes = &lanes{
 				log: slog.New(slog.DiscardHandler), self: name, keys: keys, peers: n, rotation: rotation.New(holdKeys),
-				again: time.NewTimer(time.Hour), changed: make(chan struct{}, 1), say: func(f func(*overlay.Claim)) error { f(&n.claim); return nil },
+				again: time.NewTimer(time.Hour), changed: make(chan struct{}, 1),
+				letters: newLetterbox(name, n.node.UID, n.lost), say: func(f func(*overlay.Claim)) error { f(&n.claim); return nil },
 			}
 			n.secrets = newSecrets(n.log, preshared.Self{Name: name, UID: n.node.UID, Sign: sign, Willing: w}, n.folder, n)
 		}
@@ -98,7 +103,7 @@ func round(t *testing.T, all []*laneNode, now time.Time) {
 			continue
 		}
 		for len(n.inbox) > 0 {
-			n.secrets.take(<-n.inbox)
+			n.letters.put(<-n.inbox, now)
 		}
 		v.have = n.have
 		keys, paths, err := n.Step(t.Context(), v)

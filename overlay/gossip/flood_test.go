@@ -240,6 +240,30 @@ func exchange(name, record string) []byte {
 	return b
 }
 
+// TestLettersReachWhoIsCalledDead holds that a letter gets to a member at its last address, whatever gossip says of it.
+func TestLettersReachWhoIsCalledDead(t *testing.T) {
+	t.Parallel()
+	c := newClique(t, 49)
+	var both []*Gossip
+	for i, name := range []string{"a", "b"} {
+		g, err := Start(c.config(name, i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { g.list.Shutdown() })
+		both = append(both, g)
+	}
+	a, b := both[0], both[1]
+	for i, known := range []func(){
+		func() { a.SetSeeds(map[string][]netip.AddrPort{"b": {b.Addr()}}) },
+		func() { a.SetSeeds(nil); a.roster.note(b.list.LocalNode(), entry{alive: false}) },
+	} {
+		known()
+		a.carry(parcel{to: "b", message: []byte("letter")})
+		becomes(t, "it arrives", func() bool { return len(b.Received()) == i+1 })
+	}
+}
+
 // sealedStreamOf is a message as members encrypt it on a stream.
 func sealedStreamOf(t *testing.T, message []byte) []byte {
 	t.Helper()

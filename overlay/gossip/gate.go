@@ -24,6 +24,7 @@ const (
 	QueueFull   Cause = "queue-full"   // memberlist had no room left
 	MailboxFull Cause = "mailbox-full" // letters came faster than they were read
 	MessageSize Cause = "message-size" // a name, a record or a letter longer than members send
+	BadLetter   Cause = "bad-letter"   // a letter that is none, or not from whom it says
 	Unreadable  Cause = "unreadable"   // it bears the cluster's key, and is no message
 )
 

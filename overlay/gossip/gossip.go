@@ -173,6 +173,9 @@ func (g *Gossip) Members() []overlay.Member { return g.roster.members() }
 // Changed receives after the list of members changed. It is for one consumer.
 func (g *Gossip) Changed() <-chan struct{} { return g.roster.changed }
 
+// Refused counts a message that whoever received it has no use for.
+func (g *Gossip) Refused(cause Cause) { g.gate.count(cause) }
+
 // Strangers returns how many packets and streams bore none of the cluster's keys.
 func (g *Gossip) Strangers() uint64 { return g.lines.count() }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // post carries messages from one member to one other, each over a stream of its
@@ -14,6 +16,7 @@ type post struct {
 	received chan []byte
 	queue    chan parcel
 	lost     func(Cause)
+	doubtful sync.Mutex // of the one who goes to a member that may be dead
 }
 
 type parcel struct {
@@ -72,13 +75,29 @@ func (g *Gossip) deliver(ctx context.Context) {
 	all.Wait()
 }
 
+// carry brings a parcel also to a member that gossip calls dead, since nobody signs that. One at a time goes there: it
+// may take long, and to no end.
 func (g *Gossip) carry(p parcel) {
-	for _, n := range g.list.Members() {
-		if n.Name != p.to {
-			continue
+	to := g.member(p.to)
+	if to == nil {
+		addr, known := g.roster.address(p.to)
+		if !known || !g.post.doubtful.TryLock() {
+			return
 		}
-		if err := g.list.SendReliable(n, p.message); err != nil {
-			g.log.Debug("message not sent", slog.String("member", p.to), slog.Any("error", err))
+		defer g.post.doubtful.Unlock()
+		to = &memberlist.Node{Name: p.to, Addr: addr.Addr().AsSlice(), Port: addr.Port()}
+	}
+	if err := g.list.SendReliable(to, p.message); err != nil {
+		g.log.Debug("message not sent", slog.String("member", p.to), slog.Any("error", err))
+	}
+}
+
+// member finds one that memberlist does not hold for dead.
+func (g *Gossip) member(name string) *memberlist.Node {
+	for _, n := range g.list.Members() {
+		if n.Name == name {
+			return n
 		}
 	}
+	return nil
 }

@@ -154,6 +154,19 @@ func (r *roster) knows(addr netip.Addr) bool {
 	return r.at[addr] > 0
 }
 
+// address returns where a member was last, or may be.
+func (r *roster) address(name string) (netip.AddrPort, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e, ok := r.known[name]; ok {
+		return e.addr, true
+	}
+	if seeds := r.seeds[name]; len(seeds) > 0 {
+		return seeds[0], true
+	}
+	return netip.AddrPort{}, false
+}
+
 // alive returns how many members live.
 func (r *roster) alive() int {
 	r.mu.Lock()

@@ -101,3 +101,14 @@ func parse(b []byte) (*message, error) {
 	m.body, m.sig = b[:len(b)-signature], overlay.Signature(rest)
 	return m, nil
 }
+
+// verify tells whether a message is one node's to another, and signed by it.
+func (m *message) verify(name, uid string, from Other) error {
+	if m.to != name || m.from != from.Name || m.from == name {
+		return ErrStranger
+	}
+	if !from.Signing.Verify(m.signed(from.UID, uid), m.sig) {
+		return ErrSignature
+	}
+	return nil
+}

@@ -131,8 +131,8 @@ func inSecrets() []mistake {
 	const file, pkg = "overlay/preshared/preshared.go", "./overlay/preshared"
 	return []mistake{
 		{
-			name: "a preshared key agreed on with anybody", file: file,
-			right: "if !o.Signing.Verify(", wrong: "if false && !o.Signing.Verify(",
+			name: "a preshared key agreed on with anybody", file: "overlay/preshared/message.go",
+			right: "if !from.Signing.Verify(", wrong: "if false && !from.Signing.Verify(",
 			pkg: pkg, test: "TestRefused",
 		},
 		{
