@@ -130,8 +130,6 @@ func (d *decoder) pairs(field string, node *yaml.Node, each func(key, value *yam
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			d.fail(node.Content[i].Line, field, "a key is "+shown(key)+", want a name")
-		case key.Tag == "!!merge":
-			d.fail(key.Line, field, "merges another mapping: write its keys out")
 		case twice:
 			d.fail(key.Line, full, fmt.Sprintf("is given already in line %d", d.before+first))
 		default:

@@ -24,6 +24,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/matrix"
 )
@@ -124,7 +126,10 @@ func (r *reader) documents(file string, stream io.Reader) error {
 	}
 	for p := range parse(data) {
 		for _, node := range p.documents {
-			r.document(place{file: file, node: node, before: p.line}, p.preset)
+			at := place{file: file, node: node, before: p.line}
+			m := merger{state: map[*yaml.Node]mergeState{}, fail: func(line int, problem string) { r.failLine(at, line, "", problem) }}
+			m.merge(node)
+			r.document(at, p.preset)
 		}
 		if p.err != nil {
 			m := syntaxMistake(file, p.err)

@@ -96,7 +96,11 @@ func TestMistakes(t *testing.T) {
 		{"an item of no object", "apiVersion: v1\nkind: List\nitems:\n- x\n", `:4: is "x", want an object`},
 		{"in JSON", "{\n\"apiVersion\": \"v1\",\n\"kind\": \"Pod\",\n\"metadata\": {\"name\": 7}}", ":4: Pod: metadata.name: is the number 7, want text"},
 		{"in the second document", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\n---\n# nothing\n---\napiVersion: v1\nkind: Pod\n", ":8: Pod: metadata.name: is missing"},
-		{"merge", "x: &x {name: a}\napiVersion: v1\nkind: Pod\nmetadata:\n  <<: *x\n", ":5: Pod: metadata: merges another mapping"},
+		{"merge", "x: &x {name: a}\napiVersion: v1\nkind: Pod\nmetadata:\n  <<: *x\n", ":1: Pod a: x: there is no such field"},
+		{"merge of no mapping", pod + "metadata:\n  <<: x\n  name: a\n", `:4: merges "x", want a mapping`},
+		{"merge of no mappings", pod + "metadata:\n  <<: [{name: a}, [x]]\n", ":4: merges a list, want a mapping"},
+		{"merge into itself", pod + "metadata: &m\n  name: a\n  <<: *m\n", ":3: is merged into itself"},
+		{"mistake that is merged", pod + "metadata: {name: a, labels: {<<: {app: 1}}}\n", ":3: Pod a: metadata.labels.app: is the number 1, want text"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -363,6 +367,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("a: &a [*a]\napiVersion: v1\nkind: Pod\nmetadata: *a")
 	f.Add("apiVersion: v1\nkind: List\nitems: &y [&x {apiVersion: v1, kind: List, items: [*x]}]")
 	f.Add("apiVersion: v1\nkind: List\nitems: &x [{apiVersion: v1, kind: List, items: *x}]")
+	f.Add("x: &x [*x]\napiVersion: v1\nkind: Pod\nmetadata: &m {name: a, <<: [*x, *m, {<<: *x}], labels: {<<: *m}}")
 	f.Add("apiVersion: v1\nkind: Pod\nmetadata: {name: a, creationTimestamp: {a: *b}, ? [a] : b}\nspec: {containers: [{resources: {limits: {cpu: 1}}}]}")
 	f.Fuzz(func(t *testing.T, text string) {
 		found, err := read(text)
