@@ -57,8 +57,8 @@ func Read(s Source) (Manifests, error) {
 		return Manifests{}, err
 	}
 	r := newReader(cmp.Or(s.Namespace, "default"))
-	for _, file := range files {
-		if err := r.file(file, s.Stdin); err != nil {
+	for _, f := range files {
+		if err := r.file(f, s.Stdin); err != nil {
 			return Manifests{}, err
 		}
 	}
@@ -66,29 +66,41 @@ func Read(s Source) (Manifests, error) {
 	return out, errors.Join(r.mistakes...)
 }
 
+// file is one to read. In one that was found in a folder there may be what is no manifest.
+type file struct {
+	name  string
+	found bool
+}
+
 // list is all files to read: each once, and those of a folder by name.
-func list(paths []string) ([]string, error) {
-	var files []string
-	add := func(file string) {
-		if file = filepath.Clean(file); !slices.Contains(files, file) {
-			files = append(files, file)
+func list(paths []string) ([]file, error) {
+	var files []file
+	add := func(f file) {
+		f.name = filepath.Clean(f.name)
+		if i := slices.IndexFunc(files, func(known file) bool { return known.name == f.name }); i >= 0 {
+			files[i].found = files[i].found && f.found
+			return
 		}
+		files = append(files, f)
 	}
 	for _, path := range paths {
 		if path == "-" {
-			add(path)
+			add(file{name: path})
 			continue
+		}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			path += string(filepath.Separator) // follows a link
 		}
 		err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
 			switch {
 			case err != nil:
 				return err
 			case name == path && !entry.IsDir():
-				add(name)
+				add(file{name: name})
 			case entry.IsDir() && name != path && strings.HasPrefix(entry.Name(), "."):
 				return filepath.SkipDir
 			case !entry.IsDir() && isManifest(entry.Name()):
-				add(name)
+				add(file{name: name, found: true})
 			}
 			return nil
 		})
@@ -106,33 +118,33 @@ func isManifest(name string) bool {
 	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
-func (r *reader) file(name string, stdin io.Reader) error {
-	if name == "-" {
-		return r.documents("standard input", stdin)
+func (r *reader) file(f file, stdin io.Reader) error {
+	if f.name == "-" {
+		return r.documents(file{name: "standard input"}, stdin)
 	}
-	f, err := os.Open(name)
+	stream, err := os.Open(f.name)
 	if err != nil {
 		return fmt.Errorf("read manifests: %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	return r.documents(name, f)
+	defer func() { _ = stream.Close() }()
+	return r.documents(f, stream)
 }
 
 // documents reads a stream. Only a stream that cannot be read is an error; mistakes in it are gathered.
-func (r *reader) documents(file string, stream io.Reader) error {
+func (r *reader) documents(f file, stream io.Reader) error {
 	data, err := io.ReadAll(stream)
 	if err != nil {
-		return fmt.Errorf("read manifests: %s: %w", file, err)
+		return fmt.Errorf("read manifests: %s: %w", f.name, err)
 	}
 	for p := range parse(data) {
 		for _, node := range p.documents {
-			at := place{file: file, node: node, before: p.line}
+			at := place{file: f.name, found: f.found, node: node, before: p.line}
 			m := merger{state: map[*yaml.Node]mergeState{}, fail: func(line int, problem string) { r.failLine(at, line, "", problem) }}
 			m.merge(node)
 			r.document(at, p.preset)
 		}
 		if p.err != nil {
-			m := syntaxMistake(file, p.err)
+			m := syntaxMistake(f.name, p.err)
 			m.Line += p.line
 			r.mistakes = append(r.mistakes, m)
 		}

@@ -282,14 +282,53 @@ func TestFiles(t *testing.T) {
 	}
 	files, err := list([]string{dir, filepath.Join(dir, "b", "c.json"), filepath.Join(dir, "README.md"), "-"})
 	for i := range files {
-		files[i] = strings.TrimPrefix(files[i], dir+"/")
+		files[i].name = strings.TrimPrefix(files[i].name, dir+"/")
 	}
-	if want := []string{"a.yaml", "b/c.json", "b/d.yml", "README.md", "-"}; err != nil || !slices.Equal(files, want) {
+	if want := []file{{"a.yaml", true}, {"b/c.json", false}, {"b/d.yml", true}, {"README.md", false}, {"-", false}}; err != nil || !slices.Equal(files, want) {
 		t.Errorf("%v, %v, want %v", files, err, want)
 	}
 	for _, paths := range [][]string{{dir + "/nothing"}, {dir + "/.git/none"}, {t.TempDir()}} {
 		if _, err := Read(Source{Paths: paths}); err == nil {
 			t.Errorf("%v: no error", paths)
+		}
+	}
+}
+
+// TestFolders: what a repository has besides manifests is passed over with a note, unless its file is named; a link to a
+// folder is that folder.
+func TestFolders(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/real/pod.yaml", "{apiVersion: v1, kind: Pod, metadata: {name: a}}\n")
+	others := []string{"Chart.yaml:2", "patch.json:1", "text.yaml:1", "values.yaml:3"}
+	write(t, dir+"/real/Chart.yaml", "\napiVersion: v2\nname: shop\n")
+	write(t, dir+"/real/patch.json", `[{"op": "replace", "path": "/spec/replicas", "value": 2}]`)
+	write(t, dir+"/real/text.yaml", "text\n")
+	write(t, dir+"/real/values.yaml", "{apiVersion: v1, kind: Service, metadata: {name: a}}\n---\nkind: DaemonSet\n")
+	if err := os.Symlink("real", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	cidrs := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	for _, path := range []string{dir + "/real", dir + "/link", dir + "/link/"} {
+		found, err := Read(Source{Paths: []string{path}, PodCIDRs: cidrs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range others {
+			others[i] = filepath.Join(path, filepath.Base(others[i]))
+		}
+		if want := "passed over in folders, as they are no manifests (no kind or no apiVersion): " + strings.Join(others, ", "); len(found.Ends) != 1 || !slices.Contains(found.Notes, want) {
+			t.Errorf("%s: ends %v, notes %q, want %q", path, found.Ends, found.Notes, want)
+		}
+	}
+	for _, name := range []string{"Chart.yaml", "patch.json", "text.yaml", "values.yaml"} {
+		if _, err := Read(Source{Paths: []string{dir + "/real", dir + "/real/" + name}, PodCIDRs: cidrs}); err == nil {
+			t.Errorf("%s is taken though it is named", name)
+		}
+	}
+	for _, text := range []string{"apiVersion: networking.k8s.io/v1\n", "kind: ClusterNetworkPolicy\n", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"} {
+		write(t, dir+"/real/policy.yaml", text)
+		if _, err := Read(Source{Paths: []string{dir}, PodCIDRs: cidrs}); err == nil {
+			t.Errorf("a folder's policy is passed over: %s", text)
 		}
 	}
 }

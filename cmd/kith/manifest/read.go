@@ -26,6 +26,7 @@ import (
 // place is where an object stands.
 type place struct {
 	file   string
+	found  bool // in a folder
 	node   *yaml.Node
 	before int    // how many lines are before those that the node counts
 	name   string // kind and name, once they are known
@@ -43,6 +44,7 @@ type reader struct {
 	workloads  []workload
 	limits     *limits
 	late       []string          // pods whose addresses newer ones have
+	others     []string          // where in folders what is no object is
 	passedOver map[string]int    // kinds
 	newer      map[string]string // fields that are not known, by kind → where first
 }
@@ -76,7 +78,7 @@ func (r *reader) object(at place, preset metav1.TypeMeta) {
 		return
 	}
 	if at.node.Kind != yaml.MappingNode {
-		r.fail(at, "", "is "+shown(at.node)+", want an object")
+		r.noManifest(at, "", "is "+shown(at.node)+", want an object")
 		return
 	}
 	t := metav1.TypeMeta{APIVersion: text(at.node, "apiVersion"), Kind: text(at.node, "kind")}
@@ -88,15 +90,25 @@ func (r *reader) object(at place, preset metav1.TypeMeta) {
 	case t.Kind == "" && t.APIVersion == "":
 		r.passedOver["documents without kind"]++
 	case t.Kind == "":
-		r.fail(at, "kind", "is missing")
+		r.noManifest(at, "kind", "is missing")
 	case t.APIVersion == "":
-		r.fail(at, "apiVersion", "is missing")
+		r.noManifest(at, "apiVersion", "is missing")
 	case strings.HasSuffix(t.Kind, "List") && items != nil:
 		inside, _ := isList(t)
 		r.list(at, items, inside)
 	default:
 		r.kind(at, t)
 	}
+}
+
+// noManifest refuses what is no object, but passes over what lies in a folder: patches, and values for templates.
+func (r *reader) noManifest(at place, field, problem string) {
+	isPolicy := strings.Contains(text(at.node, "apiVersion"), "networking.k8s.io") || strings.HasSuffix(text(at.node, "kind"), "NetworkPolicy")
+	if !at.found || isPolicy {
+		r.fail(at, field, problem)
+		return
+	}
+	r.others = append(r.others, fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line))
 }
 
 func (r *reader) list(at place, items *yaml.Node, preset metav1.TypeMeta) {
@@ -177,6 +189,9 @@ func withoutIndex(field string) string {
 
 // metadata checks what the API server would.
 func (r *reader) metadata(at place, kind string, o metav1.Object) {
+	if _, makesPods := o.(*workloadObject); makesPods && o.GetName() == "" {
+		o.SetName(strings.TrimRight(o.GetGenerateName(), "-")) // the API server puts a word behind it
+	}
 	if o.GetName() == "" {
 		r.fail(at, "metadata.name", "is missing")
 		return

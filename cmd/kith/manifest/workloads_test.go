@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -61,5 +62,16 @@ func TestWorkloadsDoNotVanish(t *testing.T) {
 		if fmt.Sprint(ends) != tt.ends || tt.note != "" && !slices.Contains(found.Notes, tt.note) {
 			t.Errorf("%s: ends %v, want %s; notes %q, want %q", tt.name, ends, tt.ends, found.Notes, tt.note)
 		}
+	}
+}
+
+// TestGeneratedName: a Job may leave its name to the API server, a policy may not.
+func TestGeneratedName(t *testing.T) {
+	const job = "{apiVersion: batch/v1, kind: Job, metadata: {generateName: migrate-, namespace: a}, spec: {template: {metadata: {labels: {app: m}}}}}"
+	if found := mustRead(t, job); len(found.Ends) != 1 || found.Ends[0].Name != "a/migrate" {
+		t.Errorf("ends %v", found.Ends)
+	}
+	if _, err := read("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {generateName: a-}}"); err == nil || !strings.Contains(err.Error(), "metadata.name: is missing") {
+		t.Errorf("error %v", err)
 	}
 }
