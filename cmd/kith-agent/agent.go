@@ -148,6 +148,9 @@ func (a *agent) openNode(procSys string) error {
 	if err := os.Chmod(a.cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("close state folder to others: %w", err)
 	}
+	if err := a.folder.Sweep(); err != nil {
+		a.log.Warn("files that a crash left unfinished stay: keys are in them", "error", err)
+	}
 	if a.keys, err = wireguard.LoadKeys(a.folder.File(wireguard.KeyFile)); err != nil {
 		return err
 	}

@@ -5,7 +5,8 @@
 // others begin with a line that names the format, its version and a checksum.
 //
 // Invariants:
-//   - A file is written whole or not at all, also over a crash.
+//   - A file is written whole or not at all, also over a crash. What that leaves of a
+//     new one is swept away at the next start.
 //   - A file that is torn, changed or of another version is refused as a whole,
 //     with a word why; nothing of it is used.
 //   - The signing key never shows itself.

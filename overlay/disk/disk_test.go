@@ -151,3 +151,33 @@ func TestErrorsOfACauseAreOne(t *testing.T) {
 		t.Errorf("left: %v (%v)", entries, err)
 	}
 }
+
+// TestUnfinishedFilesAreSwept holds that no key stays behind in a file that a crash cut, and that all others stay.
+func TestUnfinishedFilesAreSwept(t *testing.T) {
+	f := Folder(t.TempDir())
+	if err := errors.Join(f.SaveMemory(memory()), f.SaveOwn(Own{UID: "1"}), os.Mkdir(filepath.Join(string(f), "ipam.tmp-1"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"wireguard.keys", "preshared", memoryFile} {
+		tmp, err := os.CreateTemp(string(f), name+unfinished)
+		if err == nil {
+			_, err = tmp.WriteString("secret")
+		}
+		if err = errors.Join(err, tmp.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(string(f))
+	if err != nil || len(entries) != 3 {
+		t.Errorf("in the state folder: %v (%v)", entries, err)
+	}
+	if m, err := f.LoadMemory(); err != nil || len(m.Nodes) != 1 {
+		t.Errorf("%v, %v", m, err)
+	}
+	if err := Folder(filepath.Join(string(f), "none")).Sweep(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a folder that is not there: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -15,6 +16,20 @@ type File string
 
 // File names a file of the folder.
 func (f Folder) File(name string) File { return File(filepath.Join(string(f), name)) }
+
+const unfinished = ".tmp-"
+
+// Sweep removes what a crash has left of files that were never finished: there are
+// keys in them. Nothing may be written meanwhile.
+func (f Folder) Sweep() error {
+	entries, err := os.ReadDir(string(f))
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.Contains(e.Name(), unfinished) {
+			err = errors.Join(err, os.Remove(filepath.Join(string(f), e.Name())))
+		}
+	}
+	return err
+}
 
 func (f File) String() string { return string(f) }
 
@@ -58,7 +73,7 @@ func (f File) Write(data []byte) error {
 // swap writes a new file, and puts it in the old one's place. The error of a cause is always the same: it names this file,
 // and not the one that was made for the moment.
 func (f File) swap(dir string, data []byte) error {
-	tmp, err := os.CreateTemp(dir, filepath.Base(string(f))+".tmp-")
+	tmp, err := os.CreateTemp(dir, filepath.Base(string(f))+unfinished)
 	if err != nil {
 		return f.named(err)
 	}
