@@ -69,7 +69,7 @@ const (
 
 // Decision is what to do now. Settled is to be claimed, with the own generation as
 // it is before the action. HeldBy are the living nodes that a generation which is
-// due waits for.
+// due waits for, first those that are behind.
 type Decision struct {
 	Action     Action
 	Generation uint32 // to relabel as
@@ -187,16 +187,28 @@ func (in Input) catchUp() (Action, uint32) {
 	return Relabel, to
 }
 
+// heldBy names first who lacks the generation, or a way from this node. Whoever is
+// settled as far as the one behind all others lets anybody be is left out.
 func (in Input) heldBy() []string {
-	var names []string
+	behind := in.Generation
 	for _, p := range in.Peers {
-		settled := min(p.Settled, level(in.Generation, p.Generation, in.lane(p)))
-		if p.Alive && settled < in.Generation {
-			names = append(names, p.Name)
+		if p.Alive {
+			behind = min(behind, p.Generation)
 		}
 	}
-	slices.Sort(names)
-	return names
+	var first, rest []string
+	for _, p := range in.Peers {
+		switch {
+		case !p.Alive:
+		case level(in.Generation, p.Generation, in.lane(p)) < in.Generation:
+			first = append(first, p.Name)
+		case p.Settled < in.Generation && (behind == in.Generation || p.Settled+1 < behind):
+			rest = append(rest, p.Name)
+		}
+	}
+	slices.Sort(first)
+	slices.Sort(rest)
+	return append(first, rest...)
 }
 
 // held says that nobody has been waited for, among the same living nodes, for long

@@ -376,6 +376,29 @@ func TestOneDoesNotLeadFar(t *testing.T) {
 	}
 }
 
+// TestOneBehindIsNamed: a node that stays behind keeps all from settling, and it alone is to blame.
+func TestOneBehindIsNamed(t *testing.T) {
+	in := Input{Now: start, Generation: 5, Due: true}
+	for _, p := range []Peer{{Name: "b"}, {Name: "c"}, {Name: "d"}} {
+		p.Alive, p.Generation, p.Lane, p.Handshake, p.Agreed = true, 5, 1, shook(0, 0), both(true)
+		in.Peers = append(in.Peers, p)
+	}
+	in.Peers[1].Generation = 0
+	d := New(0).Decide(in)
+	if !slices.Equal(d.HeldBy, []string{"c"}) || d.Action != Stay || d.Settled != 0 {
+		t.Errorf("decision %+v", d)
+	}
+	// Two behind are named, and one that is settled less than they explain.
+	in.Peers[1].Generation, in.Peers[1].Settled, in.Peers[2].Generation, in.Peers[2].Settled = 3, 3, 4, 3
+	if d := New(0).Decide(in); !slices.Equal(d.HeldBy, []string{"c", "d", "b"}) || d.Action != Stay {
+		t.Errorf("decision %+v", d)
+	}
+	in.Peers[0].Settled = 2
+	if d := New(0).Decide(in); !slices.Equal(d.HeldBy, []string{"c", "d"}) || d.Action != Stay {
+		t.Errorf("decision %+v", d)
+	}
+}
+
 func TestHeldByIsTold(t *testing.T) {
 	in := Input{Now: start, Generation: 5, Due: true, Peers: []Peer{
 		{Name: "slow", Alive: true, Generation: 5, Settled: 4, Lane: 1, Handshake: shook(0, 0), Agreed: both(true)},
