@@ -83,7 +83,7 @@ func (f checkFlags) cells(found manifest.Manifests) ([]matrix.Cell, error) {
 // oneEnd is the pod of a name or with an address, or the address.
 func oneEnd(text string, found manifest.Manifests) (matrix.End, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
-		return endAt(a.Unmap(), found), nil
+		return endAt(a.Unmap(), found)
 	}
 	for _, e := range found.Ends {
 		if e.Name == text {

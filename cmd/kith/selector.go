@@ -50,7 +50,8 @@ func (l selectorList) ends(found manifest.Manifests) ([]matrix.End, error) {
 
 func selectEnds(text string, found manifest.Manifests) ([]matrix.End, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
-		return []matrix.End{endAt(a.Unmap(), found)}, nil
+		e, err := endAt(a.Unmap(), found)
+		return []matrix.End{e}, err
 	}
 	matches, err := parseSelector(text)
 	if err != nil {
@@ -81,15 +82,23 @@ func host(name string, found manifest.Manifests) (matrix.End, error) {
 	return matrix.End{}, fmt.Errorf("%s: no such pod in the manifests", name)
 }
 
-// endAt is the pod with an address, or the address alone.
-func endAt(a netip.Addr, found manifest.Manifests) matrix.End {
+// endAt is the pod with an address, or the address alone. That of a Service is none that policies see: what they say of
+// it would be wrong of the pods behind it.
+func endAt(a netip.Addr, found manifest.Manifests) (matrix.End, error) {
 	for _, e := range found.Ends {
 		if slices.Contains(e.Addresses, a) || slices.Contains(e.Twin, a) {
 			e.Addresses, e.Twin = []netip.Addr{a}, nil
-			return e
+			return e, nil
 		}
 	}
-	return matrix.End{Name: a.String(), Addresses: []netip.Addr{a}}
+	for _, s := range found.Services {
+		if slices.Contains(s.Addresses, a) && len(s.Pods) == 0 {
+			return matrix.End{}, fmt.Errorf("%s: is Service %s's, whose pods are not in the manifests: policies look at pods", a, s.Name)
+		} else if slices.Contains(s.Addresses, a) {
+			return matrix.End{}, fmt.Errorf("%s: is Service %s's; policies look at the pods behind it, and their own ports: ask about %s", a, s.Name, few(s.Pods))
+		}
+	}
+	return matrix.End{Name: a.String(), Addresses: []netip.Addr{a}}, nil
 }
 
 // parseSelector reads a selector of pods. A namespace's name has no dot, as the beginning of a label's key has, and a

@@ -39,6 +39,7 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	for _, field := range slices.Sorted(maps.Keys(r.newer)) {
 		notes.add("%s: there is no field %s in the API that this program knows", r.newer[field], field)
 	}
+	found.Services = r.behind(slices.Concat(found.Ends, found.Hosts))
 	found.Cluster, found.Notes = r.cluster, notes
 	return found
 }

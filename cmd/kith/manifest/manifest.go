@@ -46,6 +46,8 @@ type Manifests struct {
 	// Ends are the pods that can send and receive, sorted by name. Hosts are those of their node's network: to policies
 	// they are no pods but their node.
 	Ends, Hosts []matrix.End
+	// Services are those with addresses, sorted by name: an address of theirs is none that policies see.
+	Services []Service
 	// Notes say what was passed over and what was filled in.
 	Notes []string
 }

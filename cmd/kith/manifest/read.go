@@ -42,6 +42,7 @@ type reader struct {
 	cluster    policy.Cluster
 	pods       []pod
 	workloads  []workload
+	services   []service
 	limits     *limits
 	late       []string          // pods whose addresses newer ones have
 	others     []string          // where in folders what is no object is
@@ -146,6 +147,8 @@ func (r *reader) kind(at place, t metav1.TypeMeta) {
 	case t.Kind == "NetworkPolicy" || group == "policy.networking.k8s.io":
 		at.name = t.Kind
 		r.fail(at, "apiVersion", fmt.Sprintf("%s %s is not a policy that Kith knows: %s", t.APIVersion, t.Kind, knownPolicies))
+	case t.APIVersion == "v1" && t.Kind == "Service":
+		r.service(at)
 	case isWorkload(t):
 		r.workload(at, t.Kind)
 	default:
