@@ -90,40 +90,42 @@ func single(text []byte) bool {
 	}, text[0])
 }
 
-// streamIsPlain tells the same of a stream's text. memberlist makes room for as many members as an exchange announces.
+// streamIsPlain tells the same of a stream's text. memberlist makes room for as much as the head of an exchange or of a
+// letter announces; with an exchange, members send nothing besides themselves.
 func streamIsPlain(text []byte) bool {
-	if text[0] == stateLetter {
-		members, ok := announced(text[1:])
-		return ok && members <= len(text)/leastState
+	switch text[0] {
+	case stateLetter:
+		head, ok := announced(text[1:], "Nodes", "UserStateLen", "Join")
+		return ok && head["Nodes"] <= len(text)/leastState && head["UserStateLen"] == 0
+	case userLetter:
+		head, ok := announced(text[1:], "UserMsgLen")
+		return ok && head["UserMsgLen"] <= len(text)
 	}
-	return slices.Contains([]byte{pingLetter, ackLetter, userLetter, errorLetter}, text[0])
+	return slices.Contains([]byte{pingLetter, ackLetter, errorLetter}, text[0])
 }
 
-// announced reads how many members an exchange announces: the field Nodes of a MessagePack map of three small fields.
-func announced(b []byte) (members int, ok bool) {
-	const mapOfThree, text, textMask = 0x83, 0xa0, 0xe0
-	if len(b) == 0 || b[0] != mapOfThree {
-		return 0, false
+// announced reads the head of an exchange or a letter: a MessagePack map of a few small fields, each once.
+func announced(b []byte, names ...string) (head map[string]int, ok bool) {
+	const mapOfNone, text, textMask = 0x80, 0xa0, 0xe0
+	if len(b) == 0 || int(b[0]) != mapOfNone+len(names) {
+		return nil, false
 	}
 	b = b[1:]
-	for range 3 {
+	head = make(map[string]int, len(names))
+	for range names {
 		if len(b) == 0 || b[0]&textMask != text || len(b) < 1+int(b[0]&^textMask) {
-			return 0, false
+			return nil, false
 		}
 		length := int(b[0] &^ textMask)
 		name := string(b[1 : 1+length])
 		value, size := number(b[1+length:])
-		if size == 0 {
-			return 0, false
+		if size == 0 || !slices.Contains(names, name) {
+			return nil, false
 		}
-		if name == "Nodes" && !ok {
-			members, ok = value, true
-		} else if name == "Nodes" {
-			return 0, false
-		}
+		head[name] = value
 		b = b[1+length+size:]
 	}
-	return members, ok
+	return head, len(head) == len(names)
 }
 
 // number reads a number or truth value, and says how long it is; zero: it is another thing.
