@@ -3,8 +3,9 @@
 //
 // Input: files, folders (with all that is below) or standard input, each with any number of YAML or JSON documents,
 // Lists among them. Output: the policy.Cluster, and all ends that a flow between its pods can have. Invariants: nothing
-// that is wrong in what decides (policies, names, labels, addresses) is passed over in silence, every Mistake names file,
-// line and field; the order of files and objects does not change the result.
+// that is wrong in what decides (policies, names, labels, addresses) is passed over in silence, nor what the definition of
+// ClusterNetworkPolicy refuses; every Mistake names file, line and field; the order of files and objects does not change the
+// result.
 //
 // What manifests lack is filled in, and a note says so: namespaces that only pods name, addresses of pods that have none
 // yet, and for each workload (Deployment and so on) whose pods are not there a pod, or two of a workload of several.
@@ -13,6 +14,7 @@
 package manifest
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -23,8 +25,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/matrix"
@@ -141,8 +141,9 @@ func (r *reader) documents(f file, stream io.Reader) error {
 	for p := range parse(data) {
 		for _, node := range p.documents {
 			at := place{file: f.name, found: f.found, node: node, before: p.line}
-			m := merger{state: map[*yaml.Node]mergeState{}, fail: func(line int, problem string) { r.failLine(at, line, "", problem) }}
-			m.merge(node)
+			if bytes.Contains(p.text, []byte("<<")) {
+				r.merge(at)
+			}
 			r.document(at, p.preset)
 		}
 		if p.err != nil {

@@ -18,6 +18,11 @@ const (
 	merged
 )
 
+func (r *reader) merge(at place) {
+	m := merger{state: map[*yaml.Node]mergeState{}, fail: func(line int, problem string) { r.failLine(at, line, "", problem) }}
+	m.merge(at.node)
+}
+
 // merge goes through a document, anchored mappings before those that merge them.
 func (m *merger) merge(node *yaml.Node) {
 	if node.Kind == yaml.AliasNode || m.state[node] != untouched {
