@@ -18,13 +18,22 @@ import (
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/preshared"
 	"github.com/kithnet/kith/overlay/rotation"
+	"github.com/kithnet/kith/overlay/wireguard"
 )
 
 const (
 	rotations        = 20
-	packetsASecond   = 2000
 	rotationPatience = 4 * time.Minute
 )
+
+// packetsASecond of each stream. The kernel's WireGuard runs in an emulated machine, which carries 2,000 on a good day
+// only: there the test is of behaviour, not of speed.
+func packetsASecond(mode wireguard.Mode) float64 {
+	if mode == wireguard.Kernel {
+		return 500
+	}
+	return 2000
+}
 
 // turner is what an agent does with the lanes of a node. It hears the claims and messages of the others at once.
 type turner struct {
@@ -203,13 +212,13 @@ func newStream(from, to *node) *stream {
 			s.received.Add(1)
 		}
 	}()
-	go s.send(out)
+	go s.send(out, packetsASecond(from.lab.mode))
 	tb.Cleanup(func() { in.Close(); out.Close() })
 	return s
 }
 
 // send keeps the pace, and catches up with it in small steps.
-func (s *stream) send(out *net.UDPConn) {
+func (s *stream) send(out *net.UDPConn, rate float64) {
 	defer close(s.done)
 	packet := make([]byte, 128)
 	start := time.Now()
@@ -221,7 +230,7 @@ func (s *stream) send(out *net.UDPConn) {
 			return
 		case <-tick.C:
 		}
-		behind := uint64(time.Since(start).Seconds()*packetsASecond) - s.sent.Load()
+		behind := uint64(time.Since(start).Seconds()*rate) - s.sent.Load()
 		for range min(behind, 32) {
 			binary.BigEndian.PutUint64(packet, s.sent.Add(1))
 			if _, err := out.Write(packet); err != nil {
@@ -241,8 +250,8 @@ func (s *stream) stop() (sent, lost uint64) {
 	return s.sent.Load(), s.sent.Load() - s.received.Load()
 }
 
-// TestRotationLosesNothing: 2,000 packets a second each way between each two nodes, over 20 changes of all keys with
-// preshared keys agreed on each time.
+// TestRotationLosesNothing: a steady stream each way between each two nodes, over 20 changes of all keys with preshared
+// keys agreed on each time.
 func TestRotationLosesNothing(t *testing.T) {
 	l := newLab(t, 1500)
 	var all []*turner
