@@ -32,6 +32,7 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	nobody, nowhere := r.idle()
 	notes.list("policies whose namespace neither a Namespace nor a pod here has", nowhere)
 	notes.list("policies that select no pod here", nobody)
+	slices.Sort(r.others)
 	notes.list("passed over in folders, as they are no manifests (no kind or no apiVersion)", r.others)
 	for _, kind := range slices.Sorted(maps.Keys(r.passedOver)) {
 		notes.count("passed over, "+kind, r.passedOver[kind])

@@ -26,6 +26,8 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/matrix"
 )
@@ -140,7 +142,7 @@ func (r *reader) documents(f file, stream io.Reader) error {
 	}
 	for p := range parse(data) {
 		for _, node := range p.documents {
-			at := place{file: f.name, found: f.found, node: node, before: p.line}
+			at := place{file: f.name, found: f.found && p.preset == (metav1.TypeMeta{}), node: node, before: p.line}
 			if bytes.Contains(p.text, []byte("<<")) {
 				r.merge(at)
 			}

@@ -43,6 +43,7 @@ type reader struct {
 	pods       []pod
 	workloads  []workload
 	services   []service
+	scaled     map[string]bool // objectKey of what autoscalers make several pods of
 	limits     *limits
 	late       []string          // pods whose addresses newer ones have
 	others     []string          // where in folders what is no object is
@@ -52,7 +53,7 @@ type reader struct {
 
 func newReader(namespace string) *reader {
 	return &reader{
-		home: namespace, fields: map[reflect.Type]map[string][]int{}, seen: map[string]string{},
+		home: namespace, fields: map[reflect.Type]map[string][]int{}, seen: map[string]string{}, scaled: map[string]bool{},
 		passedOver: map[string]int{}, newer: map[string]string{},
 	}
 }
@@ -149,6 +150,8 @@ func (r *reader) kind(at place, t metav1.TypeMeta) {
 		r.fail(at, "apiVersion", fmt.Sprintf("%s %s is not a policy that Kith knows: %s", t.APIVersion, t.Kind, knownPolicies))
 	case t.APIVersion == "v1" && t.Kind == "Service":
 		r.service(at)
+	case group == "autoscaling" && t.Kind == "HorizontalPodAutoscaler":
+		r.autoscaler(at)
 	case isWorkload(t):
 		r.workload(at, t.Kind)
 	default:
@@ -192,7 +195,9 @@ func withoutIndex(field string) string {
 
 // metadata checks what the API server would.
 func (r *reader) metadata(at place, kind string, o metav1.Object) {
-	if _, makesPods := o.(*workloadObject); makesPods && o.GetName() == "" {
+	_, makesPods := o.(*workloadObject)
+	generated := makesPods && o.GetName() == "" && o.GetGenerateName() != ""
+	if generated {
 		o.SetName(strings.TrimRight(o.GetGenerateName(), "-")) // the API server puts a word behind it
 	}
 	if o.GetName() == "" {
@@ -209,7 +214,7 @@ func (r *reader) metadata(at place, kind string, o metav1.Object) {
 	r.labels(at, o.GetLabels())
 	here := fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line)
 	key := objectKey(kind, o.GetNamespace(), o.GetName())
-	if first, twice := r.seen[key]; twice {
+	if first, twice := r.seen[key]; twice && !generated {
 		r.fail(at, "", "is given already at "+first)
 		return
 	}

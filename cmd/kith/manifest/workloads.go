@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -73,7 +75,7 @@ func (r *reader) workload(at place, kind string) {
 		r.fail(at, "", err.Error())
 		return
 	}
-	p.Namespace, p.Name, p.several = o.Namespace, o.Name, w.pods > 1 && !p.host
+	p.Namespace, p.Name = o.Namespace, o.Name
 	w.template = p
 	r.workloads = append(r.workloads, w)
 }
@@ -98,9 +100,7 @@ func count(n *int32) int32 {
 
 // standIns adds a pod for every workload none of whose pods is there.
 func (r *reader) standIns() notes {
-	slices.SortFunc(r.workloads, func(a, b workload) int {
-		return strings.Compare(a.template.Key().String()+" "+a.kind, b.template.Key().String()+" "+b.kind)
-	})
+	slices.SortFunc(r.workloads, func(a, b workload) int { return strings.Compare(a.order(), b.order()) })
 	names := map[identity.PodKey]bool{}
 	inNamespace := map[string][]pod{}
 	for _, p := range r.pods {
@@ -109,6 +109,8 @@ func (r *reader) standIns() notes {
 	}
 	var alone, several, there, none int
 	for _, w := range r.workloads {
+		scaled := r.scaled[objectKey(w.kind, w.template.Namespace, w.template.Name)]
+		w.template.several = !w.template.host && (w.pods > 1 || scaled)
 		switch {
 		case r.ownerIsHere(w):
 			continue
@@ -123,11 +125,7 @@ func (r *reader) standIns() notes {
 		default:
 			alone++
 		}
-		if names[w.template.Key()] {
-			w.template.Name += "-" + strings.ToLower(w.kind)
-		}
-		names[w.template.Key()] = true
-		r.pods = append(r.pods, w.template)
+		r.pods = append(r.pods, w.standIn(names))
 	}
 	var out notes
 	out.count("workloads none of whose pods is here, each taken as one pod of its name", alone)
@@ -135,6 +133,43 @@ func (r *reader) standIns() notes {
 	out.count("workloads left out, as their pods are here", there)
 	out.count("workloads left out, as they have ended or want no pod", none)
 	return out
+}
+
+// standIn is a pod of the workload's name, or if that is taken of its name and kind.
+func (w workload) standIn(names map[identity.PodKey]bool) pod {
+	p := w.template
+	withKind := p.Name + "-" + strings.ToLower(w.kind)
+	for i := 1; names[p.Key()]; i++ {
+		if p.Name = withKind; i > 1 {
+			p.Name = fmt.Sprintf("%s-%d", withKind, i)
+		}
+	}
+	names[p.Key()] = true
+	return p
+}
+
+// order sorts by name, and those that will have a name by what they are.
+func (w workload) order() string {
+	return fmt.Sprint(w.template.Key(), " ", w.kind, " ", identity.MakeLabels(w.template.Labels), " ", w.pods, w.template.Ports)
+}
+
+// autoscaler notes what may be several pods. What is wrong in it decides nothing.
+func (r *reader) autoscaler(at place) {
+	var o struct {
+		Metadata struct {
+			Namespace string `yaml:"namespace"`
+		} `yaml:"metadata"`
+		Spec struct {
+			Target struct {
+				Kind string `yaml:"kind"`
+				Name string `yaml:"name"`
+			} `yaml:"scaleTargetRef"`
+			MaxReplicas int `yaml:"maxReplicas"`
+		} `yaml:"spec"`
+	}
+	if err := at.node.Decode(&o); err == nil && o.Spec.MaxReplicas > 1 {
+		r.scaled[objectKey(o.Spec.Target.Kind, cmp.Or(o.Metadata.Namespace, r.home), o.Spec.Target.Name)] = true
+	}
 }
 
 // ownerIsHere: a workload's owner stands for it.

@@ -30,6 +30,22 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
+// TestAutoscaled: a workload that leaves its number to an autoscaler is several pods.
+func TestAutoscaled(t *testing.T) {
+	const web = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: a}, spec: {template: {metadata: {labels: {app: web}}}}}\n---\n"
+	const scaler = "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: web, namespace: %s}, spec: {scaleTargetRef: {kind: Deployment, name: web}, maxReplicas: %d}}"
+	for _, tt := range []struct {
+		namespace string
+		most      int
+		several   bool
+	}{{"a", 5, true}, {"a", 1, false}, {"b", 5, false}} {
+		found := mustRead(t, web+fmt.Sprintf(scaler, tt.namespace, tt.most))
+		if several := len(found.Ends[0].Twin) > 0; several != tt.several {
+			t.Errorf("%v: twin %v", tt, found.Ends[0].Twin)
+		}
+	}
+}
+
 // TestWorkloadsDoNotVanish: a workload is left out for pods of its own that run, and for no others; and that is said.
 func TestWorkloadsDoNotVanish(t *testing.T) {
 	const web = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: a}, spec: {template: {metadata: {labels: {app: web}}}}}"
@@ -70,6 +86,14 @@ func TestGeneratedName(t *testing.T) {
 	const job = "{apiVersion: batch/v1, kind: Job, metadata: {generateName: migrate-, namespace: a}, spec: {template: {metadata: {labels: {app: m}}}}}"
 	if found := mustRead(t, job); len(found.Ends) != 1 || found.Ends[0].Name != "a/migrate" {
 		t.Errorf("ends %v", found.Ends)
+	}
+	// Two of one name are two, whichever comes first.
+	other := strings.Replace(job, "app: m", "app: a", 1)
+	for _, text := range []string{job + "\n---\n" + other, other + "\n---\n" + job} {
+		found := mustRead(t, text)
+		if got := fmt.Sprintf("%s %v %s %v", found.Ends[0].Name, found.Ends[0].Labels, found.Ends[1].Name, found.Ends[1].Labels); got != "a/migrate map[app:a] a/migrate-job map[app:m]" {
+			t.Errorf("ends %s", got)
+		}
 	}
 	if _, err := read("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {generateName: a-}}"); err == nil || !strings.Contains(err.Error(), "metadata.name: is missing") {
 		t.Errorf("error %v", err)
