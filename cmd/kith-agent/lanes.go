@@ -175,10 +175,7 @@ func (l *lanes) step(ctx context.Context, v view) (map[string]overlay.Path, bool
 	}
 	others := l.others(v)
 	l.letters.know(uid, others)
-	for _, text := range l.letters.take(mailAtOnce) {
-		l.secrets.take(text)
-	}
-	unagreed := l.secrets.step(v.now, others)
+	unagreed := l.secrets.step(v.now, others, l.letters.take(mailAtOnce))
 	in := l.input(v, others)
 	d := l.rotation.Decide(in)
 	unsaid := l.act(in, d)

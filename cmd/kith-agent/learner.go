@@ -49,7 +49,7 @@ type learner struct {
 	mu        sync.Mutex
 	listeners map[netip.Addr]ruleset.Listener
 	ear       ear
-	deaf      func()                                             // has the ear opened anew
+	deaf      func()                                             // ends the Run of the ear
 	told      map[netip.Addr]map[ruleset.ElementChange]time.Time // until when
 }
 

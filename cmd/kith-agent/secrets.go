@@ -22,7 +22,6 @@ type secrets struct {
 	log        *slog.Logger
 	self       string
 	mail       mail
-	inbox      chan []byte
 	folder     disk.Folder
 	agreements *preshared.Agreements
 
@@ -69,7 +68,7 @@ func newSecrets(log *slog.Logger, self preshared.Self, folder disk.Folder, mail 
 		})
 	}
 	s := &secrets{
-		log: log, self: self.Name, mail: mail, inbox: make(chan []byte, mailAtOnce), folder: folder, agreements: preshared.New(self, all),
+		log: log, self: self.Name, mail: mail, folder: folder, agreements: preshared.New(self, all),
 	}
 	s.use(kept)
 	return s
@@ -85,7 +84,7 @@ func (s *secrets) use(kept []disk.Secret) {
 
 // step takes what has come, asks for what lacks, and keeps what is agreed on before it goes into the device. While that
 // cannot be kept, it agrees on nothing more.
-func (s *secrets) step(now time.Time, others []other) error {
+func (s *secrets) step(now time.Time, others []other, letters [][]byte) error {
 	parties := make(map[string]preshared.Other, len(others))
 	all := make([]preshared.Other, 0, len(others))
 	for _, o := range others {
@@ -98,7 +97,7 @@ func (s *secrets) step(now time.Time, others []other) error {
 			return err
 		}
 	}
-	s.hear(parties, now)
+	s.hear(letters, parties, now)
 	lacking, doubted := s.lacking, s.doubted
 	s.lacking, s.doubted = map[preshared.Pair]time.Time{}, map[preshared.Pair]time.Time{}
 	asks := asksAtOnce
@@ -134,30 +133,17 @@ func since(before, next map[preshared.Pair]time.Time, pair preshared.Pair, now t
 	return now.Sub(start)
 }
 
-// take keeps a message for the next step.
-func (s *secrets) take(message []byte) {
-	select {
-	case s.inbox <- message:
-	default:
-	}
-}
-
-func (s *secrets) hear(parties map[string]preshared.Other, now time.Time) {
-	for range mailAtOnce {
-		select {
-		case message := <-s.inbox:
-			from, err := preshared.Sender(message)
-			if err == nil {
-				var reply []byte
-				if reply, err = s.agreements.Hear(message, parties[from], now); reply != nil {
-					s.mail.Send(from, reply)
-				}
+func (s *secrets) hear(letters [][]byte, parties map[string]preshared.Other, now time.Time) {
+	for _, text := range letters {
+		from, err := preshared.Sender(text)
+		if err == nil {
+			var reply []byte
+			if reply, err = s.agreements.Hear(text, parties[from], now); reply != nil {
+				s.mail.Send(from, reply)
 			}
-			if err != nil {
-				s.log.Debug("message about a preshared key refused", "from", from, "reason", err)
-			}
-		default:
-			return
+		}
+		if err != nil {
+			s.log.Debug("message about a preshared key refused", "from", from, "reason", err)
 		}
 	}
 }
