@@ -19,7 +19,7 @@ func TestGridIsTheList(t *testing.T) {
 	onlyFrom, onlyTo := 0, 0
 	for seed := range uint64(150) {
 		r := random.New(seed)
-		m, all := replicated(random.Cluster(r))
+		m, all := whole(random.Replicated(r))
 		q := question{matrix: m, from: some(r, all), to: some(r, all), ports: []matrix.Port{port}}
 		g := newGrid(q, defaultWidth)
 		body := g.body(port, newReasons())
@@ -46,16 +46,8 @@ func TestGridIsTheList(t *testing.T) {
 	}
 }
 
-// replicated gives every pod a second one like it.
-func replicated(c policy.Cluster) (*matrix.Matrix, []matrix.End) {
-	for _, p := range slices.Clone(c.Pods) {
-		p.Name += "-replica"
-		p.Addresses = slices.Clone(p.Addresses)
-		for i, a := range p.Addresses {
-			p.Addresses[i] = a.Next()
-		}
-		c.Pods = append(c.Pods, p)
-	}
+// whole is a cluster's matrix, and its ends: the pods that have their addresses alone, and one outside.
+func whole(c policy.Cluster) (*matrix.Matrix, []matrix.End) {
 	m := matrix.New(c)
 	var all []matrix.End
 	for _, p := range c.Pods {

@@ -138,15 +138,7 @@ func TestGroupsAreAlike(t *testing.T) {
 	grouped := 0
 	for seed := range uint64(100) {
 		r := random.New(seed)
-		c := random.Cluster(r)
-		for _, p := range slices.Clone(c.Pods) {
-			p.Name += "-replica"
-			p.Addresses = slices.Clone(p.Addresses)
-			for i, a := range p.Addresses {
-				p.Addresses[i] = a.Next()
-			}
-			c.Pods = append(c.Pods, p)
-		}
+		c := random.Replicated(r)
 		m, all := matrix.New(c), ends(c)
 		for _, others := range [][]matrix.End{all, all[:len(c.Pods)]} {
 			for _, g := range m.Groups(all, others) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/identity"
@@ -39,6 +40,20 @@ func Cluster(r *rand.Rand) policy.Cluster {
 	}
 	for range s.IntN(12) {
 		c.Answers = append(c.Answers, policy.Answer{Pod: pick(s, c.Pods).Key(), Name: pick(s, names()), Address: s.address(c)})
+	}
+	return c
+}
+
+// Replicated is a random cluster in which every pod has a second one like it, at the next addresses.
+func Replicated(r *rand.Rand) policy.Cluster {
+	c := Cluster(r)
+	for _, p := range slices.Clone(c.Pods) {
+		p.Name += "-replica"
+		p.Addresses = slices.Clone(p.Addresses)
+		for i, a := range p.Addresses {
+			p.Addresses[i] = a.Next()
+		}
+		c.Pods = append(c.Pods, p)
 	}
 	return c
 }
