@@ -20,13 +20,13 @@ import (
 )
 
 // TestSocketsListenWhereTheyMust: the agent and wireguard-go listen nowhere but at the node's own address (gossip), at its
-// mesh address, to which only the tunnel leads (probes, what nodes tell of new pods), on WireGuard's ports, and on sockets
-// in folders of root. A packet socket without a protocol only sends.
+// mesh address, to which only the tunnel leads (probes, what nodes tell of new pods), on WireGuard's ports, on loopback (the
+// kubelet's probes), and on sockets in folders of root. A packet socket without a protocol only sends.
 func TestSocketsListenWhereTheyMust(t *testing.T) {
 	for _, n := range shared.Members {
 		gossip := netip.AddrPortFrom(n.Addresses[0], 7946).String()
 		want := []string{
-			"tcp " + gossip, "udp " + gossip,
+			"tcp " + gossip, "udp " + gossip, "tcp 127.0.0.1:7949",
 			"udp 0.0.0.0:51820", "udp 0.0.0.0:51821", "udp [::]:51820", "udp [::]:51821",
 			"unix /run/kith/agent.sock", "unix /var/run/wireguard/kith0.sock", "unix /var/run/wireguard/kith1.sock",
 		}

@@ -100,6 +100,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"gather input":           a.gather,
 		"keep mesh":              a.keepMesh,
 		"serve":                  a.serve,
+		"answer probes":          a.answerProbes,
 		"announce":               a.announce,
 		"tell what is enforced":  a.tellEnforced,
 		"write conditions":       a.writeConditions,

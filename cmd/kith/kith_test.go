@@ -153,13 +153,9 @@ func TestLocal(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		{"ready", "-local -ready -socket " + ready, 0, "", ""},
-		{"not ready", "-local -ready -socket " + waiting, 1, "", "waits for policies\n"},
-		{"alive though not ready", "-local -alive -socket " + waiting, 0, "", ""},
-		{"dead", "-local -alive -socket /nowhere", 1, "", "the agent on this node does not answer: "},
-		{"dead is not ready", "-local -ready -socket /nowhere", 1, "", "does not answer"},
-		{"broken", "-local -alive -socket " + broken, 1, "", "418 I'm a teapot: oh\n"},
-		{"silent", "-local -alive -timeout 50ms -socket " + silent, 1, "", "deadline exceeded"},
+		{"dead", "-local -socket /nowhere", 1, "", "the agent on this node does not answer: "},
+		{"broken", "-local -socket " + broken, 1, "", "418 I'm a teapot: oh\n"},
+		{"silent", "-local -timeout 50ms -socket " + silent, 1, "", "deadline exceeded"},
 		{"table", "--local --socket " + ready, 0, "kith0 (kernel)", ""},
 		{"table of a node not ready", "--local --socket " + waiting, 1, "n2 is not ready: waits for policies", ""},
 		{"matrix", "-local -matrix -socket " + ready, 0, "FROM", ""},
@@ -190,9 +186,6 @@ func TestUsage(t *testing.T) {
 		{"status -h", "Exits with 1 if a node is not ready", 0},
 		{"status now", `takes no arguments, got ["now"]`, 2},
 		{"status -o yaml", "-o yaml: write table or json", 2},
-		{"status -ready", "-ready and -alive need -local", 2},
-		{"status -local -ready -alive", "exclude each other", 2},
-		{"status -local -ready -matrix", "-matrix excludes", 2},
 		{"status -timeout 0s", "above zero", 2},
 		{"status -nothing", "flag provided but not defined", 2},
 		{"status -kubeconfig /nowhere", "read kubeconfig", 2},

@@ -52,8 +52,6 @@ type statusFlags struct {
 	output      string
 	matrix      bool
 	local       bool
-	ready       bool
-	alive       bool
 	socket      string
 	kubeconfig  string
 	kubecontext string
@@ -67,12 +65,7 @@ func (c console) status(ctx context.Context, args []string) int {
 	} else if err != nil {
 		return exitUsage
 	}
-	switch {
-	case f.alive:
-		return c.alive(ctx, f)
-	case f.ready:
-		return c.ready(ctx, f)
-	case f.local:
+	if f.local {
 		return c.localStatus(ctx, f)
 	}
 	if onlyThisNode(f) {
@@ -89,8 +82,6 @@ func (c console) parseStatusFlags(args []string) (statusFlags, error) {
 	set.StringVar(&f.output, "o", "table", "output `format`: table or json")
 	set.BoolVar(&f.matrix, "matrix", false, "how each node reaches each other one: gossip, handshake, round trip, loss, path MTU")
 	set.BoolVar(&f.local, "local", false, "only this node, from its agent's socket")
-	set.BoolVar(&f.ready, "ready", false, "with -local: print nothing if the node is ready, else the reasons")
-	set.BoolVar(&f.alive, "alive", false, "with -local: print nothing if the agent answers, ready or not")
 	set.StringVar(&f.socket, "socket", "/run/kith/agent.sock", "the agent's socket, a `file`")
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the cluster, a `file`; default $KUBECONFIG or ~/.kube/config")
 	set.StringVar(&f.kubecontext, "context", "", "the kubeconfig's context to use, a `name`")
@@ -116,38 +107,10 @@ func (f statusFlags) check(rest []string) error {
 		return fmt.Errorf("takes no arguments, got %q", rest)
 	case f.output != "table" && f.output != "json":
 		return fmt.Errorf("-o %s: write table or json", f.output)
-	case (f.ready || f.alive) && !f.local:
-		return errors.New("-ready and -alive need -local")
-	case f.matrix && (f.ready || f.alive):
-		return errors.New("-matrix excludes -ready and -alive")
-	case f.ready && f.alive:
-		return errors.New("-ready and -alive exclude each other")
 	case f.timeout <= 0:
 		return fmt.Errorf("-timeout %s: write a time above zero", f.timeout)
 	}
 	return nil
-}
-
-// alive is the liveness probe.
-func (c console) alive(ctx context.Context, f statusFlags) int {
-	if _, err := fetchLocal(ctx, f.socket, f.timeout); err != nil {
-		fmt.Fprintln(c.err, err)
-		return exitNotReady
-	}
-	return exitReady
-}
-
-// ready is the readiness probe.
-func (c console) ready(ctx context.Context, f statusFlags) int {
-	report, err := fetchLocal(ctx, f.socket, f.timeout)
-	if err != nil {
-		fmt.Fprintln(c.err, err)
-		return exitNotReady
-	}
-	for _, reason := range report.Reasons {
-		fmt.Fprintln(c.err, reason)
-	}
-	return thisNode(report).exitCode()
 }
 
 func (c console) localStatus(ctx context.Context, f statusFlags) int {

@@ -154,6 +154,18 @@ func TestOverlayAndValuesAgree(t *testing.T) {
 	}
 }
 
+// TestProbesFollowTheirPort: who moves the agent's port for probes moves the probes.
+func TestProbesFollowTheirPort(t *testing.T) {
+	text := helm(t, map[string]any{"config": map[string]any{"health": map[string]any{"port": 7000}}})
+	for _, want := range []string{
+		"httpGet: {host: 127.0.0.1, port: 7000, path: /readyz}", "httpGet: {host: 127.0.0.1, port: 7000, path: /livez}", "health:\n      port: 7000",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the chart with another port for probes lacks %q", want)
+		}
+	}
+}
+
 func TestChartRefusesUnknownValues(t *testing.T) {
 	chart, err := loader.Load("../helm/kith")
 	if err != nil {

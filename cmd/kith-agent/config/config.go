@@ -27,6 +27,7 @@ type Config struct {
 	Gossip    Gossip
 	Probe     Probe
 	Announce  Announce
+	Health    Health
 	// Masquerade gives pod traffic that leaves the cluster the node's address.
 	Masquerade bool
 	// NonMasqueradeCIDRs are destinations outside the cluster that see the pod's own address.
@@ -73,6 +74,12 @@ type Announce struct {
 	Port uint16
 }
 
+// Health configures where the kubelet asks whether the agent is ready and alive.
+type Health struct {
+	// Port is TCP, on the loopback address.
+	Port uint16
+}
+
 // CNI says where the container runtime looks for plugins and network configurations.
 type CNI struct {
 	BinDir  string
@@ -111,6 +118,7 @@ func Default() Config {
 		Gossip:     Gossip{Port: 7946},
 		Probe:      Probe{Port: 7947},
 		Announce:   Announce{Port: 7948},
+		Health:     Health{Port: 7949},
 		Masquerade: true,
 		CNI:        CNI{BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d"},
 		StateDir:   "/var/lib/kith",

@@ -34,6 +34,8 @@ probe:
   port: 4502
 announce:
   port: 4503
+health:
+  port: 4504
 masquerade: false
 nonMasqueradeCIDRs:
   - 198.51.100.0/24
@@ -55,6 +57,7 @@ func TestParse(t *testing.T) {
 		Gossip:     Gossip{Port: 4501},
 		Probe:      Probe{Port: 4502},
 		Announce:   Announce{Port: 4503},
+		Health:     Health{Port: 4504},
 		Masquerade: false,
 		NonMasqueradeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"),
 			netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")},
@@ -97,7 +100,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "masquerade: true\nmaskerade: true\n",
-			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows announce, cni, gossip, logLevel, masquerade, nonMasqueradeCIDRs, probe, runDir, stateDir, underlay, wireguard"}},
+			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows announce, cni, gossip, health, logLevel, masquerade, nonMasqueradeCIDRs, probe, runDir, stateDir, underlay, wireguard"}},
 		{"unknown key in a section", "wireguard:\n  prot: 1\n",
 			[]string{"kith.yaml:2: wireguard.prot: is not a key that Kith knows: here it knows implementation, port"}},
 		{"key of another section", "wireguard:\n  port: 1\nport: 2\n", []string{"kith.yaml:3: port: is not a key"}},

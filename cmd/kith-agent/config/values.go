@@ -46,6 +46,7 @@ func (c *Config) values() map[string]reader {
 		"gossip.port":              port(&c.Gossip.Port),
 		"probe.port":               port(&c.Probe.Port),
 		"announce.port":            port(&c.Announce.Port),
+		"health.port":              port(&c.Health.Port),
 		"masquerade":               boolean(&c.Masquerade),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
 		"cni.binDir":               folder(&c.CNI.BinDir),

@@ -1,5 +1,5 @@
 // Package status is what an agent says about its node: the answer to GET /v1/status on the agent's socket, read by
-// the command kith and by the readiness probe.
+// the command kith.
 //
 // Input: nothing; a Report is filled by the agent. Output: its JSON form, which stays compatible: fields are added,
 // never renamed or given another meaning.
