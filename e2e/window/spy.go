@@ -2,6 +2,7 @@ package window
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -68,7 +69,7 @@ func Spy(ctx context.Context, s Site, found func(*End)) error {
 
 // meet listens in a namespace and returns when it has an address; nil when it goes before.
 func meet(ctx context.Context, s Site, path string) *End {
-	e := &End{Node: s.Node, path: path, Found: time.Now(), done: make(chan struct{})}
+	e := &End{Node: s.Node, root: s.Root, path: path, Found: time.Now(), done: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if !until(ctx, func() bool { return e.open() }) {
@@ -143,9 +144,45 @@ func until(ctx context.Context, ok func() bool) bool {
 	return false
 }
 
-// Attached is when ADD returned, the first time, for each pod of a namespace, as the agents' logs say: the last thing an
-// agent does before it answers the runtime is to write that line.
-func Attached(root, namespace string) (map[string]time.Time, error) {
+// Returned waits until ADD has returned to the End's container runtime, and says when it did: libcni then writes down the
+// result, after the last plugin of the chain has ended, and keeps it as long as the pod. The file's time may be a tick of
+// the kernel's clock early, never late.
+func (e *End) Returned(ctx context.Context) (at time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if !until(ctx, func() bool { at, err = e.returned(); return err != nil || !at.IsZero() }) {
+		return time.Time{}, fmt.Errorf("ADD for %s has not returned after %s", e.path, patience)
+	}
+	return at, err
+}
+
+// returned is zero as long as there is no result.
+func (e *End) returned() (time.Time, error) {
+	files, err := filepath.Glob(filepath.Join(e.root, "var/lib/cni/results/*-eth0"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // of another pod, which is gone
+		}
+		var result struct{ NetNS string }
+		if json.Unmarshal(text, &result) != nil || filepath.Base(result.NetNS) != filepath.Base(e.path) {
+			continue // half written, or of another pod
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("read when ADD returned: %w", err)
+		}
+		return info.ModTime(), nil
+	}
+	return time.Time{}, nil
+}
+
+// Answered is when the agent had done its part of ADD, the first time, for each pod of a namespace, as the agents' logs
+// say: the last thing an agent does before it answers its plugin is to write that line.
+func Answered(root, namespace string) (map[string]time.Time, error) {
 	files, err := filepath.Glob(filepath.Join(root, "var/log/pods/kith-system_kith-*/agent/*.log"))
 	if err != nil {
 		return nil, err

@@ -123,6 +123,7 @@ type End struct {
 	Found   time.Time // when its namespace was made
 	Born    time.Time // when its address was there
 
+	root string // of its node
 	path string
 	ns   netns.NsHandle
 	fd   int
