@@ -21,8 +21,6 @@ const (
 	grace = time.Minute
 	// longestBelief bounds that.
 	longestBelief = 24 * time.Hour
-	// mostLessons is how much one pod may have been told at a time: a pod that asks for names without end fills no more.
-	mostLessons = 4096
 )
 
 // pupil puts elements into the kernel, each for so long, and takes them out.
@@ -49,13 +47,13 @@ type learner struct {
 	mu        sync.Mutex
 	listeners map[netip.Addr]ruleset.Listener
 	ear       ear
-	deaf      func()                                             // ends the Run of the ear
-	told      map[netip.Addr]map[ruleset.ElementChange]time.Time // until when
+	deaf      func() // ends the Run of the ear
+	told      map[netip.Addr]*lessons
 }
 
 func newLearner(log *slog.Logger, p pupil) *learner {
 	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear) }
-	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1), told: map[netip.Addr]map[ruleset.ElementChange]time.Time{}}
+	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1), told: map[netip.Addr]*lessons{}}
 }
 
 // listen hears exactly these from now on.
@@ -93,7 +91,7 @@ func (l *learner) stop() {
 
 // forget: the next pod at an address was told nothing yet.
 func (l *learner) forget(pod netip.Addr) {
-	if err := l.pupil.Forget(slices.Collect(maps.Keys(l.told[pod]))); err != nil {
+	if err := l.pupil.Forget(slices.Collect(maps.Keys(l.told[pod].until))); err != nil {
 		l.log.Error("what a pod was told stays until its time is over", "pod", pod, "error", err)
 	}
 	delete(l.told, pod)
@@ -158,36 +156,29 @@ func (l *learner) start(deaf func()) (ear, error) {
 func (l *learner) hear(ctx context.Context, pod netip.Addr, told []dns.Telling) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	listener, listens := l.listeners[pod]
+	if !listens {
+		return
+	}
 	now := time.Now()
-	lessons := map[time.Duration][]ruleset.ElementChange{} // by how long they are good
+	known := l.told[pod]
+	if known == nil {
+		known = newLessons(now)
+		l.told[pod] = known
+	}
+	fresh := map[time.Duration][]ruleset.ElementChange{} // by how long they are good
 	for _, t := range told {
 		lifetime := min(t.TTL, longestBelief) + grace
-		for _, e := range l.listeners[pod].Lessons(t.Name, t.Address) {
-			if !l.room(pod, e, now) {
-				l.log.Warn("pod was told too much: an address is not learned", "pod", pod, "name", t.Name, "address", t.Address)
-				continue
+		for _, e := range listener.Lessons(t.Name, t.Address) {
+			if known.note(e, now, now.Add(lifetime)) {
+				fresh[lifetime] = append(fresh[lifetime], e)
 			}
-			l.told[pod][e] = now.Add(lifetime)
-			lessons[lifetime] = append(lessons[lifetime], e)
 		}
 	}
-	for lifetime, elements := range lessons {
+	known.complain(l.log, pod, now)
+	for lifetime, elements := range fresh {
 		if err := l.pupil.Learn(ctx, elements, lifetime); err != nil {
 			l.log.Error("domain names not learned", "pod", pod, "error", err)
 		}
 	}
-}
-
-// room says whether a pod may be told this, too, after what is over was forgotten.
-func (l *learner) room(pod netip.Addr, e ruleset.ElementChange, now time.Time) bool {
-	known := l.told[pod]
-	if known == nil {
-		known = map[ruleset.ElementChange]time.Time{}
-		l.told[pod] = known
-	}
-	if _, again := known[e]; again || len(known) < mostLessons {
-		return true
-	}
-	maps.DeleteFunc(known, func(_ ruleset.ElementChange, until time.Time) bool { return until.Before(now) })
-	return len(known) < mostLessons
 }

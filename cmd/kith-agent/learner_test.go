@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -147,11 +147,7 @@ func TestLearnerTeachesWhatRulesName(t *testing.T) {
 	if d := cmp.Diff(map[time.Duration]int{90 * time.Second: 2, 24*time.Hour + time.Minute: 1}, p.learned); d != "" {
 		t.Errorf("learned (-want +got)\n%s", d)
 	}
-	flood := make([]dns.Telling, 2*mostLessons)
-	for i := range flood {
-		flood[i] = dns.Telling{Name: policy.Domain(fmt.Sprintf("x%d.example.com", i)), Address: netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})}
-	}
-	for _, again := range [][]dns.Telling{flood, slices.Clone(flood[:10])} {
+	for _, again := range [][]dns.Telling{flood(0, 2*mostLessons), flood(0, 10)} {
 		l.hear(t.Context(), pod, again)
 	}
 	if got := p.learned[grace]; got != mostLessons-3+10 {
@@ -185,4 +181,56 @@ func TestLearnerForgetsWithThePod(t *testing.T) {
 			t.Errorf("%s: %d forgotten, want %d", name, p.forgotten, c.want)
 		}
 	}
+}
+
+// lines counts what is logged.
+type lines int
+
+func (n *lines) Write(p []byte) (int, error) { *n++; return len(p), nil }
+
+// flood are answers with so many new addresses.
+func flood(begin, n int) []dns.Telling {
+	out := make([]dns.Telling, n)
+	for i := range out {
+		at := begin + i
+		out[i] = dns.Telling{Name: "x.example.com", Address: netip.AddrFrom4([4]byte{203, byte(at >> 16), byte(at >> 8), byte(at)})}
+	}
+	return out
+}
+
+// TestFullPodCostsLittle: what a pod that was told all it may be is told, too, makes one line of the log a minute, and has
+// nobody look for what is over while nothing can be; when all is, it is told again.
+func TestFullPodCostsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, logged := &fakePupil{learned: map[time.Duration]int{}}, lines(0)
+		l := newLearner(slog.New(slog.NewTextHandler(&logged, nil)), p)
+		l.listen(listener("*.example.com"))
+		pod := netip.MustParseAddr("10.244.1.5")
+		l.hear(t.Context(), pod, flood(0, mostLessons-1))
+		unseen := ruleset.Told("*.example.com", pod, pod)
+		for _, known := range l.told {
+			known.until[unseen] = time.Now().Add(-time.Hour) // who looks finds it over
+		}
+		for i := range 100 {
+			l.hear(t.Context(), pod, flood(mostLessons+75*i, 75))
+		}
+		if got := p.learned[grace]; got != mostLessons-1 || logged != 1 {
+			t.Errorf("of a flood %d learned, %d lines logged; want %d and 1", got, logged, mostLessons-1)
+		}
+		time.Sleep(grace)
+		l.hear(t.Context(), pod, flood(mostLessons, 75))
+		if logged != 2 {
+			t.Errorf("%d lines logged after a minute, want 2", logged)
+		}
+		for _, known := range l.told {
+			if _, there := known.until[unseen]; !there {
+				t.Error("looked for what is over though nothing could be")
+			}
+		}
+		time.Sleep(time.Nanosecond)
+		l.hear(t.Context(), pod, flood(mostLessons, 75))
+		if got := p.learned[grace]; got != mostLessons-1+75 {
+			t.Errorf("%d learned when all before was over, want %d", got, mostLessons-1+75)
+		}
+	})
 }
