@@ -78,21 +78,18 @@ func readConfig(file string) (config.Config, error) {
 	return cfg, nil
 }
 
-// installCNI copies the plugins that lie beside this binary. The reference plugins may be there already, put there by
-// a distribution: those stay.
+// installCNI copies the plugins that lie beside this binary, those that the network configuration names under names of
+// our own. A runtime's loopback may be there already, put there by a distribution: it stays.
 func installCNI(cfg config.Config) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own binary: %w", err)
 	}
 	dir := filepath.Dir(self)
-	if err := conflist.Install(filepath.Join(dir, "kith-cni"), cfg.CNI.BinDir); err != nil {
-		return err
-	}
-	for _, reference := range []string{"portmap", "bandwidth", "loopback"} {
-		if err := conflist.InstallMissing(filepath.Join(dir, reference), cfg.CNI.BinDir); err != nil {
+	for name, binary := range map[string]string{"kith-cni": "kith-cni", conflist.Portmap: "portmap", conflist.Bandwidth: "bandwidth"} {
+		if err := conflist.Install(filepath.Join(dir, binary), cfg.CNI.BinDir, name); err != nil {
 			return err
 		}
 	}
-	return nil
+	return conflist.InstallMissing(filepath.Join(dir, "loopback"), cfg.CNI.BinDir, "loopback")
 }

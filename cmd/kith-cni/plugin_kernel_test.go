@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
+
+	"github.com/kithnet/kith/cni/conflist"
 )
 
 func TestLifeOfAttachments(t *testing.T) {
@@ -223,10 +226,11 @@ func TestChainWithHostPort(t *testing.T) {
 	}
 	n := newNode(t, "1.1.0")
 	bin := n.runtime.Path[0]
-	for _, name := range []string{"portmap", "bandwidth"} {
-		run(t, "go", "build", "-o", bin, "github.com/containernetworking/plugins/plugins/meta/"+name)
+	for name, plugin := range map[string]string{conflist.Portmap: "portmap", conflist.Bandwidth: "bandwidth"} {
+		run(t, "go", "build", "-o", filepath.Join(bin, name), "github.com/containernetworking/plugins/plugins/meta/"+plugin)
 	}
 	n.list = chain(t, n.dir+"/run/agent.sock")
+	n.list.DisableCheck = false
 	netns := sandbox(t)
 	conf := runtimeConf("aaa", netns)
 	conf.CapabilityArgs = map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}

@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -25,10 +24,20 @@ import (
 // FileName sorts before what other providers use: the runtime takes the first.
 const FileName = "05-kith.conflist"
 
+// Portmap and Bandwidth are the names of our copies of the reference plugins. A node may have others under their own
+// names, as old as its distribution, that refuse a list of this version; each is asked for every pod.
+const (
+	Portmap   = "kith-portmap"
+	Bandwidth = "kith-bandwidth"
+)
+
 type list struct {
-	CNIVersion string   `json:"cniVersion"`
-	Name       string   `json:"name"`
-	Plugins    []plugin `json:"plugins"`
+	CNIVersion string `json:"cniVersion"`
+	Name       string `json:"name"`
+	// DisableCheck keeps runtimes from calling CHECK. CRI-O does for every pod when it starts, and takes one for gone
+	// that is not answered for, as while the agent is upgraded: its pods would be made anew.
+	DisableCheck bool     `json:"disableCheck"`
+	Plugins      []plugin `json:"plugins"`
 }
 
 type plugin struct {
@@ -46,12 +55,13 @@ func Render(socket string) ([]byte, error) {
 	}
 	snat := true
 	data, err := json.MarshalIndent(list{
-		CNIVersion: types100.ImplementedSpecVersion,
-		Name:       "kith",
+		CNIVersion:   types100.ImplementedSpecVersion,
+		Name:         "kith",
+		DisableCheck: true,
 		Plugins: []plugin{
 			kith,
-			{Type: "portmap", Capabilities: map[string]bool{"portMappings": true}, SNAT: &snat},
-			{Type: "bandwidth", Capabilities: map[string]bool{"bandwidth": true}},
+			{Type: Portmap, Capabilities: map[string]bool{"portMappings": true}, SNAT: &snat},
+			{Type: Bandwidth, Capabilities: map[string]bool{"bandwidth": true}},
 		},
 	}, "", "  ")
 	if err != nil {
@@ -73,49 +83,57 @@ func Write(dir, socket string) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
 		return nil
 	}
-	if err := replace(path, bytes.NewReader(data), 0o644); err != nil {
+	if err := replace(path, data, 0o644); err != nil {
 		return fmt.Errorf("write network configuration: %w", err)
 	}
 	return nil
 }
 
-// Install copies a plugin's binary into the runtime's folder, in place of an older one.
-func Install(binary, dir string) error {
+// Install copies a plugin's binary into the runtime's folder under a name, in place of an older one.
+func Install(binary, dir, name string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make plugin folder: %w", err)
 	}
-	src, err := os.Open(binary)
+	data, err := os.ReadFile(binary)
 	if err != nil {
-		return fmt.Errorf("install plugin: %w", err)
+		return fmt.Errorf("install plugin %s: %w", name, err)
 	}
-	defer func() { _ = src.Close() }()
-	if err := replace(filepath.Join(dir, filepath.Base(binary)), src, 0o755); err != nil {
-		return fmt.Errorf("install plugin %s: %w", filepath.Base(binary), err)
+	path := filepath.Join(dir, name)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) && executable(path) {
+		return nil
+	}
+	if err := replace(path, data, 0o755); err != nil {
+		return fmt.Errorf("install plugin %s: %w", name, err)
 	}
 	return nil
 }
 
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Perm() == 0o755
+}
+
 // InstallMissing copies a plugin's binary unless the runtime's folder has one of the name: it is for
 // plugins that are not ours alone.
-func InstallMissing(binary, dir string) error {
-	_, err := os.Stat(filepath.Join(dir, filepath.Base(binary)))
+func InstallMissing(binary, dir, name string) error {
+	_, err := os.Stat(filepath.Join(dir, name))
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("install plugin %s: %w", filepath.Base(binary), err)
+		return fmt.Errorf("install plugin %s: %w", name, err)
 	}
-	return Install(binary, dir)
+	return Install(binary, dir, name)
 }
 
 // replace writes beside the file and renames. The other name begins with a dot and has no suffix that
 // the runtime looks for.
-func replace(path string, data io.Reader, mode os.FileMode) error {
+func replace(path string, data []byte, mode os.FileMode) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-*")
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(tmp, data)
+	_, err = tmp.Write(data)
 	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)

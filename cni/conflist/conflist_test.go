@@ -2,6 +2,7 @@ package conflist
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,6 +37,39 @@ func TestRenderGolden(t *testing.T) {
 		if _, err := libcni.NetworkConfFromBytes(got); err != nil {
 			t.Errorf("a runtime cannot read it: %v", err)
 		}
+	}
+}
+
+// TestOldReferencePluginsAreNotAsked: a runtime asks each plugin of the list whether it knows the list's version. Those
+// that a distribution has put there may be older.
+func TestOldReferencePluginsAreNotAsked(t *testing.T) {
+	src, dir := t.TempDir(), t.TempDir()
+	plugin := func(path, versions string) {
+		script := fmt.Sprintf("#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[%s]}'\n", versions)
+		if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for binary, name := range map[string]string{"kith-cni": "kith-cni", "portmap": Portmap, "bandwidth": Bandwidth} {
+		plugin(filepath.Join(dir, binary), `"0.3.1","1.0.0"`)
+		plugin(filepath.Join(src, binary), `"1.0.0","1.1.0"`)
+		if err := Install(filepath.Join(src, binary), dir, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := Render(cni.DefaultSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := libcni.NetworkConfFromBytes(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !list.DisableCheck {
+		t.Error("a runtime that starts while the agent is away would take its pods for gone")
+	}
+	if _, err := libcni.NewCNIConfig([]string{dir}, nil).ValidateNetworkList(t.Context(), list); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -93,7 +127,7 @@ func TestInstall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := InstallMissing(filepath.Join(src, "portmap"), dir); err != nil {
+	if err := InstallMissing(filepath.Join(src, "portmap"), dir, "portmap"); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"kith-cni", "portmap"} {
@@ -104,13 +138,16 @@ func TestInstall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Install(filepath.Join(src, "kith-cni"), dir); err != nil {
+	if err := Install(filepath.Join(src, "kith-cni"), dir, "kith-cni"); err != nil {
 		t.Fatal(err)
 	}
-	if err := InstallMissing(filepath.Join(src, "portmap"), dir); err != nil {
+	if err := Install(filepath.Join(src, "portmap"), dir, Portmap); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"kith-cni": "ours", "portmap": "there"} {
+	if err := InstallMissing(filepath.Join(src, "portmap"), dir, "portmap"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"kith-cni": "ours", "portmap": "there", Portmap: "ours"} {
 		if got, _ := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
 			t.Errorf("%s is %q", name, got)
 		}
@@ -118,10 +155,20 @@ func TestInstall(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "kith-cni")); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
-	if diff := cmp.Diff([]string{"kith-cni", "portmap"}, names(t, dir)); diff != "" {
+	if diff := cmp.Diff([]string{"kith-cni", Portmap, "portmap"}, names(t, dir)); diff != "" {
 		t.Error(diff)
 	}
-	if err := Install(filepath.Join(src, "none"), dir); err == nil {
+	before, err := os.Stat(filepath.Join(dir, "kith-cni"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(filepath.Join(src, "kith-cni"), dir, "kith-cni"); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(filepath.Join(dir, "kith-cni")); err != nil || !os.SameFile(before, after) {
+		t.Error("what was right was written again: a full disk would keep the agent from starting")
+	}
+	if err := Install(filepath.Join(src, "none"), dir, "none"); err == nil {
 		t.Error("installed what is not there")
 	}
 }
