@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -83,10 +84,8 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 	}
 	defer a.close()
 	log.Info("agent starts", "node", a.node, "version", version, "device", a.device.Kind())
-	g, ctx := errgroup.WithContext(ctx)
-	a.enforcer.foreign = a.table.Watch(ctx)
-	for name, task := range map[string]func(context.Context) error{
-		"enforce policy":         a.enforcer.run,
+	a.resume()
+	return together(ctx, map[string]task{"enforce policy": a.enforce}, map[string]task{
 		"learn names":            a.learner.run,
 		"watch nodes":            a.nodes.Run,
 		"watch identities":       a.identities.Run,
@@ -104,14 +103,42 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"announce":               a.announce,
 		"tell what is enforced":  a.tellEnforced,
 		"write conditions":       a.writeConditions,
-	} {
+	})
+}
+
+func (a *agent) enforce(ctx context.Context) error {
+	a.enforcer.foreign = a.table.Watch(ctx)
+	return a.enforcer.run(ctx)
+}
+
+// task returns when ctx ends, or with the error that ends the agent.
+type task func(ctx context.Context) error
+
+// together runs tasks until ctx ends or one fails. Those that the others need to the very end, to undo what they began,
+// end after them.
+func together(ctx context.Context, needed, tasks map[string]task) error {
+	g, ctx := errgroup.WithContext(ctx)
+	last, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var others sync.WaitGroup
+	start := func(ctx context.Context, name string, t task, ended func()) {
 		g.Go(func() error {
-			if err := task(ctx); err != nil {
+			defer ended()
+			if err := t(ctx); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			return nil
 		})
 	}
+	for name, t := range needed {
+		start(last, name, t, func() {})
+	}
+	for name, t := range tasks {
+		others.Add(1)
+		start(ctx, name, t, others.Done)
+	}
+	others.Wait()
+	end()
 	return g.Wait()
 }
 

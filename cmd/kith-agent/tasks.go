@@ -29,8 +29,8 @@ import (
 // with a node that has come back before anybody there sends.
 const keepalive = 10 * time.Second
 
-// gather hands the enforcer the attachments of before, waits until all watches are complete, and lets it write.
-func (a *agent) gather(ctx context.Context) error {
+// resume hands the enforcer the attachments of before, ahead of all that may end one.
+func (a *agent) resume() {
 	var all []ruleset.Attachment
 	for _, at := range a.store.List() {
 		if at.Complete {
@@ -38,6 +38,10 @@ func (a *agent) gather(ctx context.Context) error {
 		}
 	}
 	a.enforcer.Update(func(c *ruleset.Compiler) { c.ReplaceAttachments(all) })
+}
+
+// gather waits until all watches are complete, and lets the enforcer write.
+func (a *agent) gather(ctx context.Context) error {
 	if err := a.nodes.WaitSynced(ctx); err != nil {
 		return nil
 	}
@@ -157,7 +161,7 @@ func (a *agent) serve(ctx context.Context) error {
 	}
 	orphans, err := cni.Reconcile(ctx, deps)
 	if err != nil {
-		return fmt.Errorf("compare attachments with the kernel: %w", err)
+		a.log.Error("attachments are not compared with the kernel: what is gone is kept until its DEL, GC, or the next start", "error", err)
 	}
 	for _, gone := range orphans.Released {
 		a.log.Info("attachment gone while the agent was away", "attachment", gone.Key, "pod", gone.Pod.Namespace+"/"+gone.Pod.Name)

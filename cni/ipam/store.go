@@ -67,8 +67,9 @@ func Open(dir string) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open address store %s: %w", f.path, err), f.close())
 	}
 	s := newStore(f, st)
-	// A torn last line must go before anything is appended to it.
-	if err := s.rewrite(); err != nil {
+	// A torn last line must go before anything is appended to it. A full disk must not keep the agent from starting: what
+	// is there is known, and the next change writes it anew or fails.
+	if err := s.rewrite(); err != nil && data == nil {
 		return nil, errors.Join(fmt.Errorf("open address store: %w", err), f.close())
 	}
 	return s, nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -350,6 +352,42 @@ func TestDiskErrors(t *testing.T) {
 		live["z"] = allocate(t, s, "z")
 		s = openMemory(t, disk, "10.1.0.0/26")
 		compareWithModel(t, s, live)
+	}
+}
+
+// TestFullDiskOpens holds that an agent starts on a full disk with what it had: it gives no address until there is room.
+func TestFullDiskOpens(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, "10.1.0.0/26")
+	held := allocate(t, s, "a")
+	full := filepath.Join(dir, fileName+".tmp")
+	if err := os.Mkdir(full, 0o700); err != nil { // what is to be written first, cannot
+		t.Fatal(err)
+	}
+	s = reopen(t, s, dir, "10.1.0.0/26")
+	if a, ok := s.Get(attachment("a").Key); !ok || a.Addresses[0].String() != held {
+		t.Errorf("the store has %v of a, want %s", a.Addresses, held)
+	}
+	if a, err := s.Allocate(attachment("b")); err == nil {
+		t.Errorf("%v is given and not on disk", a.Addresses)
+	}
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	if again := allocate(t, s, "b"); again == held {
+		t.Errorf("%s is given twice", held)
+	}
+	if s = reopen(t, s, dir, "10.1.0.0/26"); len(s.List()) != 2 {
+		t.Errorf("on disk is %v", s.List())
+	}
+	if err := os.Mkdir(filepath.Join(dir, "new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "new", fileName+".tmp"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(filepath.Join(dir, "new")); err == nil {
+		t.Error("a store was made that nothing can be written to")
 	}
 }
 
