@@ -70,11 +70,12 @@ func previous(key string) string {
 	return string(b)
 }
 
-// shownElement is an element as the kernel shows it; end marks the first key behind an interval.
+// shownElement is an element as the kernel shows it; end marks the first key behind an interval, all the element for
+// every key, which has none itself.
 type shownElement struct {
-	key   ruleset.Key
-	value ruleset.Value
-	end   bool
+	key      ruleset.Key
+	value    ruleset.Value
+	end, all bool
 }
 
 func parseElements(spec ruleset.SetSpec, b []byte) []shownElement {
@@ -100,7 +101,8 @@ func parseElement(spec ruleset.SetSpec, b []byte) shownElement {
 			e.key.High = high
 		}
 	}
-	e.end = number(v[unix.NFTA_SET_ELEM_FLAGS])&unix.NFT_SET_ELEM_INTERVAL_END != 0
+	flags := number(v[unix.NFTA_SET_ELEM_FLAGS])
+	e.end, e.all = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, flags&setElemAll != 0
 	switch spec.Data {
 	case ruleset.TypeVerdict:
 		e.value.Verdict = verdictOf(parseVerdict(v[unix.NFTA_SET_ELEM_DATA]))

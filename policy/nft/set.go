@@ -15,6 +15,7 @@ import (
 const (
 	setConcat     = nftables.NFT_SET_CONCAT
 	setElemKeyEnd = nftables.NFTA_SET_ELEM_KEY_END
+	setElemAll    = 0x2 // NFT_SET_ELEM_CATCHALL
 )
 
 // datatype is the nft tool's description of a type.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/kithnet/kith/policy/ruleset"
@@ -135,15 +136,18 @@ func (t *Table) readSets(ctx context.Context, have ruleset.Ruleset) (map[string]
 		if err != nil {
 			return nil, fmt.Errorf("list elements of %s: %w", set.spec.Name, err)
 		}
+		if slices.ContainsFunc(elements, func(e shownElement) bool { return e.all }) {
+			set.spec, elements = ruleset.SetSpec{Name: set.spec.Name}, nil // the language cannot say it, nor delete it
+		}
 		specs[set.spec.Name] = set.spec
-		have.Sets[set.spec.Name] = &ruleset.Set{SetSpec: set.spec, Elements: elements}
+		have.Sets[set.spec.Name] = &ruleset.Set{SetSpec: set.spec, Elements: elementsOf(set.spec, elements)}
 	}
 	return specs, nil
 }
 
-func (t *Table) readElements(spec ruleset.SetSpec) (map[ruleset.Key]ruleset.Value, error) {
+func (t *Table) readElements(spec ruleset.SetSpec) ([]shownElement, error) {
 	if len(spec.Key) == 0 || spec.Learned {
-		return map[ruleset.Key]ruleset.Value{}, nil
+		return nil, nil
 	}
 	lists, err := t.socket.dump(unix.NFT_MSG_GETSETELEM,
 		named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table), named(unix.NFTA_SET_ELEM_LIST_SET, spec.Name))
@@ -154,7 +158,7 @@ func (t *Table) readElements(spec ruleset.SetSpec) (map[ruleset.Key]ruleset.Valu
 	for _, b := range lists {
 		elements = append(elements, parseElements(spec, b)...)
 	}
-	return elementsOf(spec, elements), nil
+	return elements, nil
 }
 
 func (t *Table) readChains(have ruleset.Ruleset, specs map[string]ruleset.SetSpec) error {

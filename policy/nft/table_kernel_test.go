@@ -161,6 +161,7 @@ func TestOneAnothersHandIsADifference(t *testing.T) {
 		"rule before ours":       "insert rule inet kith in_1 accept",
 		"rule deleted":           "flush chain inet kith allowed",
 		"element added":          "add element inet kith identity4 { 10.9.9.9 : 1:1 }",
+		"catch-all":              "add element inet kith ingress4 { * : accept }",
 		"element deleted":        "delete element inet kith cluster4 { 10.0.0.0/8 }",
 		"element of another map": "delete element inet kith identity4 { 10.1.0.5 }; add element inet kith identity4 { 10.1.0.5 : 1:1 }",
 		"chain":                  "add chain inet kith mine { type filter hook input priority 0; policy drop; }; add rule inet kith mine accept",
