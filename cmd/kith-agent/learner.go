@@ -47,13 +47,13 @@ type learner struct {
 	mu        sync.Mutex
 	listeners map[netip.Addr]ruleset.Listener
 	ear       ear
-	deaf      func() // ends the Run of the ear
-	told      map[netip.Addr]*lessons
+	deaf      func()              // ends the Run of the ear
+	told      map[string]*lessons // by the pod's interface
 }
 
 func newLearner(log *slog.Logger, p pupil) *learner {
 	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear) }
-	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1), told: map[netip.Addr]*lessons{}}
+	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1), told: map[string]*lessons{}}
 }
 
 // listen hears exactly these from now on.
@@ -63,9 +63,9 @@ func (l *learner) listen(to map[netip.Addr]ruleset.Listener) {
 	if reflect.DeepEqual(to, l.listeners) || len(to)+len(l.listeners) == 0 {
 		return
 	}
-	for a := range l.told {
-		if to[a].Interface != l.listeners[a].Interface {
-			l.forget(a)
+	for a, was := range l.listeners {
+		if to[a].Interface != was.Interface {
+			l.forget(was.Interface)
 		}
 	}
 	l.listeners = to
@@ -90,9 +90,13 @@ func (l *learner) stop() {
 }
 
 // forget: the next pod at an address was told nothing yet.
-func (l *learner) forget(pod netip.Addr) {
-	if err := l.pupil.Forget(slices.Collect(maps.Keys(l.told[pod].until))); err != nil {
-		l.log.Error("what a pod was told stays until its time is over", "pod", pod, "error", err)
+func (l *learner) forget(pod string) {
+	known := l.told[pod]
+	if known == nil {
+		return
+	}
+	if err := l.pupil.Forget(slices.Collect(maps.Keys(known.told))); err != nil {
+		l.log.Error("what a pod was told stays until its time is over", "interface", pod, "error", err)
 	}
 	delete(l.told, pod)
 }
@@ -161,24 +165,41 @@ func (l *learner) hear(ctx context.Context, pod netip.Addr, told []dns.Telling) 
 		return
 	}
 	now := time.Now()
-	known := l.told[pod]
+	known := l.told[listener.Interface]
 	if known == nil {
 		known = newLessons(now)
-		l.told[pod] = known
+		l.told[listener.Interface] = known
 	}
-	fresh := map[time.Duration][]ruleset.ElementChange{} // by how long they are good
+	fresh := map[ruleset.ElementChange]time.Duration{}
 	for _, t := range told {
 		lifetime := min(t.TTL, longestBelief) + grace
 		for _, e := range listener.Lessons(t.Name, t.Address) {
-			if known.note(e, now, now.Add(lifetime)) {
-				fresh[lifetime] = append(fresh[lifetime], e)
+			if rest, teach := known.note(e, now, lifetime); teach {
+				fresh[e] = rest
 			}
 		}
 	}
 	known.complain(l.log, pod, now)
-	for lifetime, elements := range fresh {
+	if err := l.teach(ctx, known, fresh); err != nil {
+		l.log.Error("domain names not learned", "pod", pod, "error", err)
+	}
+}
+
+// teach has the kernel learn some of what a pod was told, each for so long.
+func (l *learner) teach(ctx context.Context, known *lessons, fresh map[ruleset.ElementChange]time.Duration) error {
+	together := map[time.Duration][]ruleset.ElementChange{}
+	for e, lifetime := range fresh {
+		together[lifetime] = append(together[lifetime], e)
+	}
+	var failed []error
+	for lifetime, elements := range together {
 		if err := l.pupil.Learn(ctx, elements, lifetime); err != nil {
-			l.log.Error("domain names not learned", "pod", pod, "error", err)
+			failed = append(failed, err)
+			continue
+		}
+		for _, e := range elements {
+			known.learned(e)
 		}
 	}
+	return errors.Join(failed...)
 }

@@ -23,9 +23,13 @@ import (
 type fakePupil struct {
 	learned   map[time.Duration]int
 	forgotten int
+	refuse    error
 }
 
 func (p *fakePupil) Learn(_ context.Context, elements []ruleset.ElementChange, lifetime time.Duration) error {
+	if p.refuse != nil {
+		return p.refuse
+	}
 	p.learned[lifetime] += len(elements)
 	return nil
 }
@@ -209,7 +213,7 @@ func TestFullPodCostsLittle(t *testing.T) {
 		l.hear(t.Context(), pod, flood(0, mostLessons-1))
 		unseen := ruleset.Told("*.example.com", pod, pod)
 		for _, known := range l.told {
-			known.until[unseen] = time.Now().Add(-time.Hour) // who looks finds it over
+			known.told[unseen] = lesson{until: time.Now().Add(-time.Hour)} // who looks finds it over
 		}
 		for i := range 100 {
 			l.hear(t.Context(), pod, flood(mostLessons+75*i, 75))
@@ -223,7 +227,7 @@ func TestFullPodCostsLittle(t *testing.T) {
 			t.Errorf("%d lines logged after a minute, want 2", logged)
 		}
 		for _, known := range l.told {
-			if _, there := known.until[unseen]; !there {
+			if _, there := known.told[unseen]; !there {
 				t.Error("looked for what is over though nothing could be")
 			}
 		}
@@ -233,4 +237,46 @@ func TestFullPodCostsLittle(t *testing.T) {
 			t.Errorf("%d learned when all before was over, want %d", got, mostLessons-1+75)
 		}
 	})
+}
+
+// TestAnswersTakeNothingFromEachOther: an address is believed as long as the answer says that lasts longest, whichever name
+// it was for, whichever of the pod's addresses it came to, and whether or not the kernel took it at once.
+func TestAnswersTakeNothingFromEachOther(t *testing.T) {
+	four, six := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00:1::5")
+	long := dns.Telling{Name: "a.example.com", Address: netip.MustParseAddr("203.0.113.7"), TTL: 5 * time.Minute}
+	short := dns.Telling{Name: "b.example.com", Address: long.Address, TTL: 5 * time.Second}
+	type answer struct {
+		to   netip.Addr
+		told []dns.Telling
+	}
+	for name, c := range map[string]struct {
+		answers []answer
+		refuse  int // so many of them the kernel does not take
+		want    map[time.Duration]int
+	}{
+		"a shorter one":      {[]answer{{four, []dns.Telling{long}}, {four, []dns.Telling{short}}}, 0, map[time.Duration]int{6 * time.Minute: 1}},
+		"the same, later":    {[]answer{{four, []dns.Telling{long}}, {four, []dns.Telling{long}}}, 0, map[time.Duration]int{6 * time.Minute: 2}},
+		"a longer one":       {[]answer{{four, []dns.Telling{short}}, {four, []dns.Telling{long}}}, 0, map[time.Duration]int{65 * time.Second: 1, 6 * time.Minute: 1}},
+		"over IPv6":          {[]answer{{four, []dns.Telling{long}}, {six, []dns.Telling{short}}}, 0, map[time.Duration]int{6 * time.Minute: 1}},
+		"in one":             {[]answer{{four, []dns.Telling{short, long, short}}}, 0, map[time.Duration]int{6 * time.Minute: 1}},
+		"what was not taken": {[]answer{{four, []dns.Telling{long}}, {four, []dns.Telling{short}}}, 1, map[time.Duration]int{6*time.Minute - time.Second: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &fakePupil{learned: map[time.Duration]int{}}
+				l := newLearner(slog.New(slog.DiscardHandler), p)
+				l.listen(listener("*.example.com"))
+				for i, a := range c.answers {
+					if p.refuse = nil; i < c.refuse {
+						p.refuse = errors.New("no room")
+					}
+					l.hear(t.Context(), a.to, a.told)
+					time.Sleep(time.Second)
+				}
+				if d := cmp.Diff(c.want, p.learned); d != "" {
+					t.Errorf("learned (-want +got)\n%s", d)
+				}
+			})
+		})
+	}
 }

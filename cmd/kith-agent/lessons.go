@@ -15,27 +15,46 @@ const (
 	complainEvery = time.Minute
 )
 
-// lessons are what one pod was told, each with when it is over.
+// lesson is one thing that a pod was told.
+type lesson struct {
+	until time.Time
+	sure  bool // the kernel holds it so long
+}
+
+// lessons are what one pod was told.
 type lessons struct {
-	until    map[ruleset.ElementChange]time.Time
+	told     map[ruleset.ElementChange]lesson
 	earliest time.Time // nothing is over before
 	refused  int       // for want of room, since it was logged
 	logged   time.Time
 }
 
 func newLessons(now time.Time) *lessons {
-	return &lessons{until: map[ruleset.ElementChange]time.Time{}, earliest: now.Add(longestBelief + grace)}
+	return &lessons{told: map[ruleset.ElementChange]lesson{}, earliest: now.Add(longestBelief + grace)}
 }
 
-// note takes in a lesson, or refuses it.
-func (s *lessons) note(e ruleset.ElementChange, now, until time.Time) bool {
+// note takes in a lesson, unless there is no room, and says for how long the kernel must learn it: not at all, if it has
+// it for as long or longer. An answer takes nothing from another.
+func (s *lessons) note(e ruleset.ElementChange, now time.Time, lifetime time.Duration) (time.Duration, bool) {
 	if !s.room(e, now) {
 		s.refused++
-		return false
+		return 0, false
 	}
-	s.until[e] = until
+	until, known := now.Add(lifetime), s.told[e]
+	if !until.After(known.until) {
+		if known.sure {
+			return 0, false
+		}
+		until = known.until
+	}
+	s.told[e] = lesson{until: until}
 	s.expect(until)
-	return true
+	return until.Sub(now), true
+}
+
+// learned says that the kernel holds it.
+func (s *lessons) learned(e ruleset.ElementChange) {
+	s.told[e] = lesson{s.told[e].until, true}
 }
 
 func (s *lessons) expect(until time.Time) {
@@ -47,23 +66,23 @@ func (s *lessons) expect(until time.Time) {
 // room says whether the pod may be told this, too, after what is over was forgotten. It looks for that only when
 // something may be over: with one time, once.
 func (s *lessons) room(e ruleset.ElementChange, now time.Time) bool {
-	if _, again := s.until[e]; again || len(s.until) < mostLessons {
+	if _, again := s.told[e]; again || len(s.told) < mostLessons {
 		return true
 	}
 	if s.earliest.Before(now) {
 		s.prune(now)
 	}
-	return len(s.until) < mostLessons
+	return len(s.told) < mostLessons
 }
 
 func (s *lessons) prune(now time.Time) {
 	s.earliest = now.Add(longestBelief + grace)
-	for e, until := range s.until {
-		if until.Before(now) {
-			delete(s.until, e)
+	for e, known := range s.told {
+		if known.until.Before(now) {
+			delete(s.told, e)
 			continue
 		}
-		s.expect(until)
+		s.expect(known.until)
 	}
 }
 
