@@ -4,14 +4,18 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/ruleset"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
@@ -91,5 +95,62 @@ func TestLearningIsNoForeignChange(t *testing.T) {
 	case <-changes:
 	case <-time.After(late):
 		t.Error("what another process put into a set was not noticed")
+	}
+}
+
+// TestFullSetDeniesNothing: where the kernel has no room to remember what is open, what a pod was told it reaches all the
+// same, and what is remembered goes on.
+func TestFullSetDeniesNothing(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.serve()
+		pod := l.pods[0].end
+		l.under(onlyNamed("pod0", "*.example", port(identity.TCP, 8090), port(identity.TCP, ports[0])))
+		pupil := l.table.Pupil()
+		told := func(to end) []ruleset.ElementChange {
+			return []ruleset.ElementChange{ruleset.Told("*.example", pod.addresses[family], to.addresses[family])}
+		}
+		must(t, "learn", pupil.Learn(t.Context(), told(l.remotes[0]), time.Hour))
+		c := l.call(l.between(pod, l.remotes[0], family, identity.TCP, 8090))
+		fill(t, pupil, ruleset.Told("*.example", pod.addresses[family], pod.addresses[family]))
+		must(t, "learn", pupil.Learn(t.Context(), told(l.remotes[1]), time.Hour))
+		reached := l.between(pod, l.remotes[1], family, identity.TCP, ports[0])
+		if wrong := l.mismatches([]flow{reached}, func(flow) bool { return true }); len(wrong) > 0 {
+			t.Errorf("%s does not reach what it was told when the set is full", reached)
+		}
+		must(t, "forget", pupil.Forget(told(l.remotes[0])))
+		l.wantCarried(c, "when it is over", true)
+	})
+}
+
+// fill puts addresses that nobody has into the set of open connections beside a set of told ones, until it takes no more.
+func fill(t *testing.T, p *Pupil, like ruleset.ElementChange) {
+	t.Helper()
+	like.Set = strings.Replace(like.Set, "told", "held", 1)
+	pod, next := like.Key.Low[:len(like.Key.Low)/2], netip.MustParseAddr("198.18.0.0")
+	if len(pod) == 16 {
+		next = netip.MustParseAddr("2001:2::")
+	}
+	for _, chunk := range []int{1000, 1} {
+		for done := 0; ; done += chunk {
+			var elements []nftables.SetElement
+			var set *nftables.Set
+			for range chunk {
+				var some []nftables.SetElement
+				like.Key.Low = pod + string(next.AsSlice())
+				set, some = p.element(like, time.Hour)
+				elements, next = append(elements, some...), next.Next()
+			}
+			must(t, "fill", p.conn.SetAddElements(set, elements))
+			err := p.flush()
+			if errors.Is(err, unix.ENFILE) {
+				break
+			}
+			must(t, "fill", err)
+			if done > 2*ruleset.LearnedSize {
+				t.Fatalf("set %s is never full", like.Set)
+			}
+		}
+		p.conn, _ = encoder(p.socket)
 	}
 }

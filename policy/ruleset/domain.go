@@ -175,6 +175,9 @@ func (c *Compiler) forget(x *content) {
 
 // rules accepts what the subject was told, and goes on accepting what is open: "When the TTL for a DNS record expires, the
 // implementor should stop allowing new connections to that IP. Existing connection will still be allowed."
+//
+// A rule ends where its Update finds the set full, so what the subject was told is remembered by a rule of its own: a full
+// set costs connections what comes after the TTL, and denies nothing before. To refresh what is held needs no room.
 func (r domainRule) rules(x *content) []Rule {
 	ports := [][]Expr{nil}
 	if r.ports != "" {
@@ -192,8 +195,10 @@ func (r domainRule) rules(x *content) []Rule {
 			told, held := isIn(domainSet(f.told, d), f.pair...), isIn(domainSet(f.held, d), f.pair...)
 			again := Update{f.pair, held.Set}
 			for _, p := range ports {
-				rs = append(rs, x.act(slices.Concat([]Expr{told}, p, []Expr{again})...),
-					x.act(slices.Concat([]Expr{State{StateEstablished}, held}, p, []Expr{again})...))
+				rs = append(rs,
+					x.act(slices.Concat([]Expr{State{StateEstablished}, held}, p, []Expr{again})...),
+					rule(slices.Concat([]Expr{told}, p, []Expr{again})...),
+					x.act(slices.Concat([]Expr{told}, p)...))
 			}
 		}
 	}

@@ -105,5 +105,10 @@ func inGuards() []mistake {
 			wrong: "accept(isIn(SetOpened, InInterface), isIn(setLinkLocal, IP6Source)),\n\t\t\tdrop(),",
 			pkg:   "./policy/ruleset/walk", test: "TestGuards",
 		},
+		{
+			name: "a full set of open connections denies what was told", file: "policy/ruleset/domain.go",
+			right: "x.act(slices.Concat([]Expr{told}, p)...))", wrong: "x.act(slices.Concat([]Expr{told}, p, []Expr{again})...))",
+			pkg: "./policy/ruleset/walk", test: "TestFullSetDeniesNothing",
+		},
 	}
 }

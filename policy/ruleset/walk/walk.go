@@ -2,7 +2,8 @@
 //
 // Input: a ruleset.Ruleset, a hook and a Packet with what connection tracking knows of it. Output: whether the packet
 // goes on, and the rule that dropped it. Invariant: every expression of the rule language means here what it means in
-// the kernel; an expression that looks at something the packet does not have does not match.
+// the kernel; an expression that looks at something the packet does not have does not match, nor does an Update that finds
+// its set full. Walking changes no set.
 //
 // Out of scope: making connections and routing; who walks says what state a packet's connection is in and by which
 // interfaces it goes. Of address translation only masquerading is applied.
@@ -175,7 +176,9 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		_, found, err := w.find(e.Set, e.Fields)
 		return found == (e.Op == ruleset.Equal), err
 	case ruleset.Update:
-		return true, nil
+		_, found, err := w.find(e.Set, e.Fields)
+		_, ok := w.key(e.Fields)
+		return err == nil && (found || ok && len(w.ruleset.Sets[e.Set].Elements) < ruleset.LearnedSize), err
 	case ruleset.PriorityMap:
 		v, ok, err := w.find(e.Map, []ruleset.Field{e.Field})
 		if ok {
