@@ -25,7 +25,7 @@ const (
 
 // pupil puts elements into the kernel, each for so long, and takes them out.
 type pupil interface {
-	Learn(context.Context, []ruleset.ElementChange, time.Duration) error
+	Learn(context.Context, map[ruleset.ElementChange]time.Duration) error
 	Forget([]ruleset.ElementChange) error
 }
 
@@ -187,19 +187,11 @@ func (l *learner) hear(ctx context.Context, pod netip.Addr, told []dns.Telling) 
 
 // teach has the kernel learn some of what a pod was told, each for so long.
 func (l *learner) teach(ctx context.Context, known *lessons, fresh map[ruleset.ElementChange]time.Duration) error {
-	together := map[time.Duration][]ruleset.ElementChange{}
-	for e, lifetime := range fresh {
-		together[lifetime] = append(together[lifetime], e)
+	if err := l.pupil.Learn(ctx, fresh); err != nil {
+		return err
 	}
-	var failed []error
-	for lifetime, elements := range together {
-		if err := l.pupil.Learn(ctx, elements, lifetime); err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		for _, e := range elements {
-			known.learned(e)
-		}
+	for e := range fresh {
+		known.learned(e)
 	}
-	return errors.Join(failed...)
+	return nil
 }

@@ -26,11 +26,13 @@ type fakePupil struct {
 	refuse    error
 }
 
-func (p *fakePupil) Learn(_ context.Context, elements []ruleset.ElementChange, lifetime time.Duration) error {
+func (p *fakePupil) Learn(_ context.Context, elements map[ruleset.ElementChange]time.Duration) error {
 	if p.refuse != nil {
 		return p.refuse
 	}
-	p.learned[lifetime] += len(elements)
+	for _, lifetime := range elements {
+		p.learned[lifetime]++
+	}
 	return nil
 }
 

@@ -297,5 +297,5 @@ func (l *lab) enforce(c policy.Cluster, attachments []ruleset.Attachment) {
 	compiler := ruleset.CompilerOf(in)
 	converge(l, l.table, compiler.Ruleset())
 	l.taught = len(c.Answers) > 0
-	must(l, "learn", l.table.Pupil().Learn(l.Context(), compiler.Lessons(c.Answers), time.Hour))
+	must(l, "learn", l.table.Pupil().Learn(l.Context(), lasting(compiler.Lessons(c.Answers), time.Hour)))
 }

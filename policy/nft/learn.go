@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -23,61 +24,71 @@ type Pupil struct {
 	table  *nftables.Table
 }
 
-// Learn adds elements, each for so long, from now on. They are there when it returns.
-func (p *Pupil) Learn(ctx context.Context, elements []ruleset.ElementChange, lifetime time.Duration) error {
-	if len(elements) == 0 || ctx.Err() != nil {
+// atOnce is how many elements one message takes.
+const atOnce = 256
+
+// Learn adds elements, each for so long, from now on. They are there when it returns without an error; with one, those of
+// a set that could not take all of its own may not be, and those of all other sets are.
+func (p *Pupil) Learn(ctx context.Context, elements map[ruleset.ElementChange]time.Duration) error {
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err := p.learn(elements, lifetime); err != nil {
-		p.conn, _ = encoder(p.socket)
-		return fmt.Errorf("add %d elements to set %s and others: %w", len(elements), elements[0].Set, err)
+	bySet := map[string][]nftables.SetElement{}
+	for e, lifetime := range elements {
+		bySet[e.Set] = append(bySet[e.Set], learned(e, lifetime))
 	}
-	return nil
-}
-
-// learn adds, deletes and adds again: to add what is there does not, in all kernels, begin its time anew.
-func (p *Pupil) learn(elements []ruleset.ElementChange, lifetime time.Duration) error {
-	for _, e := range elements {
-		set, element := p.element(e, lifetime)
-		if err := errors.Join(p.without(set, element), p.conn.SetAddElements(set, element)); err != nil {
-			return err
+	var failed []error
+	for name, some := range bySet {
+		if err := p.write(name, some, p.anew); err != nil {
+			failed = append(failed, fmt.Errorf("add %d elements to set %s: %w", len(some), name, err))
 		}
 	}
-	return p.flush()
+	return errors.Join(failed...)
 }
 
 // Forget deletes elements. They are gone when it returns, and so they may have been before, by time or with their set.
 func (p *Pupil) Forget(elements []ruleset.ElementChange) error {
-	bySet := map[string][]ruleset.ElementChange{}
+	bySet := map[string][]nftables.SetElement{}
 	for _, e := range elements {
-		bySet[e.Set] = append(bySet[e.Set], e)
+		bySet[e.Set] = append(bySet[e.Set], learned(e, heldFor))
 	}
 	var failed []error
 	for name, some := range bySet {
-		if err := p.forget(some); err != nil && !errors.Is(err, unix.ENOENT) {
-			p.conn, _ = encoder(p.socket)
+		if err := p.write(name, some, p.without); err != nil && !errors.Is(err, unix.ENOENT) {
 			failed = append(failed, fmt.Errorf("delete %d elements of set %s: %w", len(some), name, err))
 		}
 	}
 	return errors.Join(failed...)
 }
 
-func (p *Pupil) forget(elements []ruleset.ElementChange) error {
-	for _, e := range elements {
-		if err := p.without(p.element(e, heldFor)); err != nil {
+func learned(e ruleset.ElementChange, lifetime time.Duration) nftables.SetElement {
+	return nftables.SetElement{Key: []byte(e.Key.Low), Timeout: lifetime}
+}
+
+// write does something to elements of one set, some at a time, until it fails.
+func (p *Pupil) write(name string, elements []nftables.SetElement, do func(*nftables.Set, []nftables.SetElement) error) error {
+	set := &nftables.Set{Table: p.table, Name: name, HasTimeout: true}
+	for some := range slices.Chunk(elements, atOnce) {
+		err := do(set, some)
+		if err == nil {
+			err = p.flush()
+		}
+		if err != nil {
+			p.conn, _ = encoder(p.socket)
 			return err
 		}
 	}
-	return p.flush()
+	return nil
 }
 
-func (p *Pupil) element(e ruleset.ElementChange, lifetime time.Duration) (*nftables.Set, []nftables.SetElement) {
-	return &nftables.Set{Table: p.table, Name: e.Set, HasTimeout: true}, []nftables.SetElement{{Key: []byte(e.Key.Low), Timeout: lifetime}}
+// anew adds, deletes and adds again: to add what is there does not, in all kernels, begin its time anew.
+func (p *Pupil) anew(set *nftables.Set, elements []nftables.SetElement) error {
+	return errors.Join(p.without(set, elements), p.conn.SetAddElements(set, elements))
 }
 
 // without adds before it deletes: to delete what is not there fails.
-func (p *Pupil) without(set *nftables.Set, element []nftables.SetElement) error {
-	return errors.Join(p.conn.SetAddElements(set, element), p.conn.SetDeleteElements(set, element))
+func (p *Pupil) without(set *nftables.Set, elements []nftables.SetElement) error {
+	return errors.Join(p.conn.SetAddElements(set, elements), p.conn.SetDeleteElements(set, elements))
 }
 
 func (p *Pupil) flush() error {

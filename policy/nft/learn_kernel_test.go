@@ -5,6 +5,7 @@ package nft
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,6 +34,14 @@ func onlyNamed(pod string, d policy.Domain, ports ...policy.Port) policy.Policy 
 	}
 }
 
+func lasting(told []ruleset.ElementChange, lifetime time.Duration) map[ruleset.ElementChange]time.Duration {
+	out := map[ruleset.ElementChange]time.Duration{}
+	for _, e := range told {
+		out[e] = lifetime
+	}
+	return out
+}
+
 // TestNamesAreLearned: what a pod was told it reaches, at the ports of the rule; when that is over, no new connection
 // opens and the open ones go on, whatever agent comes next; when no rule names the domain any more, they end.
 func TestNamesAreLearned(t *testing.T) {
@@ -42,7 +51,9 @@ func TestNamesAreLearned(t *testing.T) {
 		pod, remote := l.pods[0].end, l.remotes[0]
 		l.under(onlyNamed("pod0", "*.example", port(identity.TCP, 8090), port(identity.TCP, ports[0])))
 		told := []ruleset.ElementChange{ruleset.Told("*.example", pod.addresses[family], remote.addresses[family])}
-		learn := func(lifetime time.Duration) { must(t, "learn", l.table.Pupil().Learn(t.Context(), told, lifetime)) }
+		learn := func(lifetime time.Duration) {
+			must(t, "learn", l.table.Pupil().Learn(t.Context(), lasting(told, lifetime)))
+		}
 		open := l.between(pod, remote, family, identity.TCP, ports[0])
 		reaches := func(when string, f flow, want bool) {
 			t.Helper()
@@ -84,13 +95,13 @@ func TestLearningIsNoForeignChange(t *testing.T) {
 	defer cancel()
 	changes := l.table.Watch(ctx)
 	told := []ruleset.ElementChange{ruleset.Told("a.example", l.pods[0].addresses[0], l.remotes[0].addresses[0])}
-	must(t, "learn", l.table.Pupil().Learn(t.Context(), told, time.Hour))
+	must(t, "learn", l.table.Pupil().Learn(t.Context(), lasting(told, time.Hour)))
 	select {
 	case <-changes:
 		t.Error("what was learned is told as a change by others")
 	case <-time.After(soon):
 	}
-	must(t, "learn", openTable(t, l.router.ns).Pupil().Learn(t.Context(), told, time.Hour))
+	must(t, "learn", openTable(t, l.router.ns).Pupil().Learn(t.Context(), lasting(told, time.Hour)))
 	select {
 	case <-changes:
 	case <-time.After(late):
@@ -110,10 +121,10 @@ func TestFullSetDeniesNothing(t *testing.T) {
 		told := func(to end) []ruleset.ElementChange {
 			return []ruleset.ElementChange{ruleset.Told("*.example", pod.addresses[family], to.addresses[family])}
 		}
-		must(t, "learn", pupil.Learn(t.Context(), told(l.remotes[0]), time.Hour))
+		must(t, "learn", pupil.Learn(t.Context(), lasting(told(l.remotes[0]), time.Hour)))
 		c := l.call(l.between(pod, l.remotes[0], family, identity.TCP, 8090))
 		fill(t, pupil, ruleset.Told("*.example", pod.addresses[family], pod.addresses[family]))
-		must(t, "learn", pupil.Learn(t.Context(), told(l.remotes[1]), time.Hour))
+		must(t, "learn", pupil.Learn(t.Context(), lasting(told(l.remotes[1]), time.Hour)))
 		reached := l.between(pod, l.remotes[1], family, identity.TCP, ports[0])
 		if wrong := l.mismatches([]flow{reached}, func(flow) bool { return true }); len(wrong) > 0 {
 			t.Errorf("%s does not reach what it was told when the set is full", reached)
@@ -134,14 +145,11 @@ func fill(t *testing.T, p *Pupil, like ruleset.ElementChange) {
 	for _, chunk := range []int{1000, 1} {
 		for done := 0; ; done += chunk {
 			var elements []nftables.SetElement
-			var set *nftables.Set
 			for range chunk {
-				var some []nftables.SetElement
 				like.Key.Low = pod + string(next.AsSlice())
-				set, some = p.element(like, time.Hour)
-				elements, next = append(elements, some...), next.Next()
+				elements, next = append(elements, learned(like, time.Hour)), next.Next()
 			}
-			must(t, "fill", p.conn.SetAddElements(set, elements))
+			must(t, "fill", p.conn.SetAddElements(&nftables.Set{Table: p.table, Name: like.Set, HasTimeout: true}, elements))
 			err := p.flush()
 			if errors.Is(err, unix.ENFILE) {
 				break
@@ -152,5 +160,49 @@ func fill(t *testing.T, p *Pupil, like ruleset.ElementChange) {
 			}
 		}
 		p.conn, _ = encoder(p.socket)
+	}
+}
+
+// TestFullSetKeepsNothingFromOthers: what one domain's set has no room for, no other set misses.
+func TestFullSetKeepsNothingFromOthers(t *testing.T) {
+	table := openTable(t, newNamespace(t))
+	pod, rest := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("203.0.113.7")
+	full, others := ruleset.Told("full.example", pod, rest), []ruleset.ElementChange{}
+	for i := range 20 { // whichever is written first
+		others = append(others, ruleset.Told(policy.Domain(fmt.Sprintf("x%d.example", i)), pod, rest))
+	}
+	want := ruleset.Ruleset{Sets: map[string]*ruleset.Set{}, Chains: map[string]*ruleset.Chain{}}
+	for _, e := range append(others, full) {
+		spec := ruleset.SetSpec{Name: e.Set, Key: []ruleset.Type{ruleset.TypeIPv4Addr, ruleset.TypeIPv4Addr}, Learned: true}
+		want.Sets[e.Set] = &ruleset.Set{SetSpec: spec}
+	}
+	converge(t, table, want)
+	holds := func(e ruleset.ElementChange) int {
+		lists, err := table.socket.dump(unix.NFT_MSG_GETSETELEM,
+			named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table), named(unix.NFTA_SET_ELEM_LIST_SET, e.Set))
+		must(t, "list", err)
+		n := 0
+		for _, b := range lists {
+			n += len(parseElements(want.Sets[e.Set].SetSpec, b))
+		}
+		return n
+	}
+	fill := map[ruleset.ElementChange]time.Duration{}
+	for i := range ruleset.LearnedSize {
+		fill[ruleset.Told("full.example", pod, netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}))] = time.Hour
+	}
+	must(t, "fill", table.Pupil().Learn(t.Context(), fill))
+	must(t, "learn what is there", table.Pupil().Learn(t.Context(), fill))
+	if n := holds(full); n != ruleset.LearnedSize {
+		t.Fatalf("the full set holds %d elements", n)
+	}
+	err := table.Pupil().Learn(t.Context(), lasting(append(others, full), time.Hour))
+	if !errors.Is(err, unix.ENFILE) || !strings.Contains(err.Error(), full.Set) || strings.Contains(err.Error(), others[0].Set) {
+		t.Errorf("learned into a full set: %v", err)
+	}
+	for _, e := range others {
+		if n := holds(e); n != 1 {
+			t.Errorf("set %s holds %d elements, want 1", e.Set, n)
+		}
 	}
 }
