@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
@@ -36,15 +37,22 @@ type ClusterWatch struct {
 	handler  cache.ResourceEventHandlerRegistration
 	sink     func(Change)
 	given    *ledger
-	absent   atomic.Bool   // the API server said that it does not know the kind
-	appeared chan struct{} // signals that it does
+	known    map[string]meaning // of each object, when all of it could be read; only the handler uses it
+	absent   atomic.Bool        // the API server said that it does not know the kind
+	appeared chan struct{}      // signals that it does
+}
+
+// meaning is what an object meant.
+type meaning struct {
+	uid    types.UID
+	policy policy.Policy
 }
 
 // NewCluster prepares the watch; Run starts it. sink is called from one goroutine.
 func NewCluster(client dynamic.Interface, log *slog.Logger, sink func(Change)) (*ClusterWatch, error) {
 	kind := schema.GroupVersion(policyv1alpha2.GroupVersion).WithResource("clusternetworkpolicies")
 	w := &ClusterWatch{
-		client: client.Resource(kind), log: log, sink: sink, given: newLedger(), appeared: make(chan struct{}, 1),
+		client: client.Resource(kind), log: log, sink: sink, given: newLedger(), known: map[string]meaning{}, appeared: make(chan struct{}, 1),
 		informer: dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(kind).Informer(),
 	}
 	handler, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -52,6 +60,7 @@ func NewCluster(client dynamic.Interface, log *slog.Logger, sink func(Change)) (
 		UpdateFunc: func(_, obj any) { w.put(obj) },
 		DeleteFunc: func(obj any) {
 			if key, err := cache.DeletionHandlingObjectToName(obj); err == nil {
+				delete(w.known, key.Name)
 				sink(Change{Name: policy.Name{Name: key.Name}})
 				w.given.delete("", key.Name)
 			}
@@ -64,23 +73,31 @@ func NewCluster(client dynamic.Interface, log *slog.Logger, sink func(Change)) (
 	return w, nil
 }
 
-// put hands on what an object means. One that is not of the kind's form at all changes nothing.
+// put hands on what an object means, and its problems. Where a part of it has another form than is known here, what the
+// object meant before stays, as long as this watch knows it: a new definition must not close a cluster that runs. Where it
+// knows nothing, as after a restart, what is handed on closes (readObject). To wait until all objects can be read would
+// open less, but keep the whole node from every other policy, and from new pods, for the sake of one object.
 func (w *ClusterWatch) put(obj any) {
 	u, ok := obj.(*unstructured.Unstructured)
 	if !ok {
 		return
 	}
-	var cnp policyv1alpha2.ClusterNetworkPolicy
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &cnp); err != nil {
-		w.log.Error("cluster network policy not read: what was known of it stays", "policy", u.GetName(), "error", err)
-		return
+	p, unread, problems := readObject(u)
+	before, known := w.known[u.GetName()]
+	switch {
+	case len(unread) == 0:
+		w.known[u.GetName()] = meaning{u.GetUID(), p}
+	case known && before.uid == u.GetUID():
+		p, problems = before.policy, unread
+		for i := range problems {
+			problems[i].Message += ": what the whole policy meant before stays"
+		}
 	}
-	p, problems := TranslateCluster(&cnp)
 	w.sink(Change{Name: p.Key(), Put: &p, Problems: problems, Object: &Object{
-		Name: cnp.Name, UID: string(cnp.UID), Version: cnp.ResourceVersion, Generation: cnp.Generation,
-		Problems: problems, Conditions: cnp.Status.Conditions,
+		Name: u.GetName(), UID: string(u.GetUID()), Version: u.GetResourceVersion(), Generation: u.GetGeneration(),
+		Problems: problems, Conditions: readConditions(u),
 	}})
-	w.given.put("", cnp.Name, cnp.ResourceVersion)
+	w.given.put("", u.GetName(), u.GetResourceVersion())
 }
 
 // Run watches until ctx is done.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/dynamic/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"sigs.k8s.io/yaml"
@@ -29,11 +30,22 @@ var clusterPolicies = schema.GroupVersionResource{Group: "policy.networking.k8s.
 
 func object(t testing.TB, text string) *unstructured.Unstructured {
 	t.Helper()
-	u := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+	fields, err := fieldsOf(text)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return u
+	return &unstructured.Unstructured{Object: fields}
+}
+
+// fieldsOf has the types that the client has: whole numbers are int64.
+func fieldsOf(text string) (map[string]any, error) {
+	raw, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	err = utiljson.Unmarshal(raw, &fields)
+	return fields, err
 }
 
 func clusterClient(objects ...runtime.Object) *fake.FakeDynamicClient {
