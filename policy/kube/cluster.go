@@ -76,7 +76,7 @@ func NewCluster(client dynamic.Interface, log *slog.Logger, sink func(Change)) (
 // put hands on what an object means, and its problems. Where a part of it has another form than is known here, what the
 // object meant before stays, as long as this watch knows it: a new definition must not close a cluster that runs. Where it
 // knows nothing, as after a restart, what is handed on closes (readObject). To wait until all objects can be read would
-// open less, but keep the whole node from every other policy, and from new pods, for the sake of one object.
+// open nothing either, but keep the whole node from every other policy, and from new pods, for the sake of one object.
 func (w *ClusterWatch) put(obj any) {
 	u, ok := obj.(*unstructured.Unstructured)
 	if !ok {

@@ -3,8 +3,9 @@
 // Input: a watch of all of them. Output: policies of the model, each with the problems found in it. Translate and
 // TranslateCluster, the step between, are pure. Invariant: what cannot be translated closes and never opens. The pods
 // that a policy selects stay subjects, a rule with a problem accepts nothing (or denies all, if it was not to accept), and
-// the problem names policy, field and fix. A policy whose namespace is being deleted stays until the namespace is gone.
-// Conditions, pure too, is what the status of ClusterNetworkPolicies is to say.
+// the problem names policy, field and fix. Only a ClusterNetworkPolicy that was understood and then gets a field of
+// another type keeps what it meant before, as long as the watch runs. A policy whose namespace is being deleted stays until
+// the namespace is gone. Conditions, pure too, is what the status of ClusterNetworkPolicies is to say.
 //
 // Out of scope: what a policy means (policy) and how it is enforced (policy/ruleset).
 package kube
