@@ -160,7 +160,7 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	a.enforcer = newEnforcer(log, a.table)
 	a.enforcer.moved = a.written
 	a.learner = newLearner(log, a.table.Pupil())
-	a.enforcer.listen = a.learner.listen
+	a.enforcer.listen, a.enforcer.remind = a.learner.listen, a.learner.remind
 	a.hearsay = newHearsay(a.enforcer)
 	a.announcer = announce.New(cfg.Announce.Port, ruleset.Devices[:], a.hearsay.take)
 	return a, nil

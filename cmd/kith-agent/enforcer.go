@@ -36,10 +36,11 @@ type enforcer struct {
 	log      *slog.Logger
 	table    table
 	updates  chan update
-	foreign  <-chan struct{}                       // somebody else changed the table
-	complete chan struct{}                         // closed when the compiler has had all input once
-	moved    func()                                // told after each attempt to write
-	listen   func(map[netip.Addr]ruleset.Listener) // told after each write, before those who wait for it
+	foreign  <-chan struct{}                              // somebody else changed the table
+	complete chan struct{}                                // closed when the compiler has had all input once
+	moved    func()                                       // told after each attempt to write
+	listen   func(map[netip.Addr]ruleset.Listener)        // told after each write, before those who wait for it
+	remind   func(context.Context, func(set string) bool) // told of the learned sets that may have lost what pods were told
 	compiler *ruleset.Compiler
 	waiting  []update
 	unknown  bool            // what the kernel holds must be read before the next write
@@ -68,7 +69,7 @@ func newEnforcer(log *slog.Logger, t table) *enforcer {
 	return &enforcer{
 		log: log, table: t, complete: make(chan struct{}),
 		updates: make(chan update, batch), compiler: ruleset.NewCompiler(), moved: func() {},
-		listen: func(map[netip.Addr]ruleset.Listener) {},
+		listen: func(map[netip.Addr]ruleset.Listener) {}, remind: func(context.Context, func(string) bool) {},
 	}
 }
 
@@ -209,9 +210,10 @@ func isClosed(c <-chan struct{}) bool {
 // is not known, by reading it.
 func (e *enforcer) write(ctx context.Context) error {
 	begin := time.Now()
-	transaction := e.compiler.Commit()
+	transaction, lost := e.compiler.Commit(), made
 	var err error
 	if e.unknown {
+		lost = every
 		transaction, err = e.difference(ctx)
 	}
 	if err == nil && !transaction.Empty() {
@@ -226,9 +228,29 @@ func (e *enforcer) write(ctx context.Context) error {
 	if err == nil {
 		e.listen(e.compiler.Listeners())
 		e.release()
+		if sets := lost(transaction); sets != nil {
+			e.remind(ctx, sets)
+		}
 	}
 	return err
 }
+
+// made are the sets that a transaction makes for pods to be told what belongs there, if there are any.
+func made(t ruleset.Transaction) func(string) bool {
+	names := map[string]bool{}
+	for _, spec := range t.AddSets {
+		if spec.Learned {
+			names[spec.Name] = true
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return func(set string) bool { return names[set] }
+}
+
+// every set may have lost what it held, when somebody else was at the table: what is learned is not read.
+func every(ruleset.Transaction) func(string) bool { return func(string) bool { return true } }
 
 func (e *enforcer) difference(ctx context.Context) (ruleset.Transaction, error) {
 	have, err := e.table.Read(ctx)

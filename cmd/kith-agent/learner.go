@@ -185,6 +185,37 @@ func (l *learner) hear(ctx context.Context, pod netip.Addr, told []dns.Telling) 
 	}
 }
 
+// remind teaches again what sets have lost, for the time that is left. Answers that come meanwhile wait for one pod's.
+func (l *learner) remind(ctx context.Context, lost func(set string) bool) {
+	l.mu.Lock()
+	byPod := map[string]ruleset.Listener{}
+	for _, listener := range l.listeners {
+		byPod[listener.Interface] = listener
+	}
+	l.mu.Unlock()
+	for pod, listener := range byPod {
+		if err := l.remindOne(ctx, listener, lost); err != nil {
+			l.log.Error("domain names not learned again", "interface", pod, "error", err)
+		}
+	}
+}
+
+func (l *learner) remindOne(ctx context.Context, listener ruleset.Listener, lost func(set string) bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.told[listener.Interface]
+	if known == nil {
+		return nil
+	}
+	named := map[string]bool{}
+	for _, d := range listener.Domains {
+		for _, own := range listener.Addresses {
+			named[ruleset.Told(d, own, own).Set] = true
+		}
+	}
+	return l.teach(ctx, known, known.again(time.Now(), lost, named))
+}
+
 // teach has the kernel learn some of what a pod was told, each for so long.
 func (l *learner) teach(ctx context.Context, known *lessons, fresh map[ruleset.ElementChange]time.Duration) error {
 	if err := l.pupil.Learn(ctx, fresh); err != nil {

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/dns"
 	"github.com/kithnet/kith/policy/dns/tap"
@@ -280,5 +282,122 @@ func TestAnswersTakeNothingFromEachOther(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestLearnerTeachesAgain: what sets have lost, for the time that is left, if any, and if the pod's rules still name it.
+func TestLearnerTeachesAgain(t *testing.T) {
+	pod := netip.MustParseAddr("10.244.1.5")
+	tell := func(name policy.Domain, last byte, ttl time.Duration) dns.Telling {
+		return dns.Telling{Name: name, Address: netip.AddrFrom4([4]byte{203, 0, 113, last}), TTL: ttl}
+	}
+	all := []dns.Telling{tell("a.example", 1, time.Hour), tell("b.example", 2, time.Minute), tell("c.example", 3, time.Hour), tell("a.example", 4, 0)}
+	setOfA := ruleset.Told("a.example", pod, pod).Set
+	for name, c := range map[string]struct {
+		lost func(string) bool
+		want map[time.Duration]int
+		then int // how many of the answers that are heard again, as old as they are, the kernel learns
+	}{
+		"all":     {func(string) bool { return true }, map[time.Duration]int{time.Hour: 1, time.Minute: 1}, 1},
+		"one":     {func(set string) bool { return set == setOfA }, map[time.Duration]int{time.Hour: 1}, 0},
+		"another": {func(set string) bool { return set == "told4_d.example" }, map[time.Duration]int{}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &fakePupil{learned: map[time.Duration]int{}}
+				l := newLearner(slog.New(slog.DiscardHandler), p)
+				l.listen(listener("a.example", "b.example", "c.example"))
+				l.hear(t.Context(), pod, all)
+				l.listen(listener("a.example", "b.example"))
+				time.Sleep(grace)
+				clear(p.learned)
+				l.remind(t.Context(), c.lost)
+				if d := cmp.Diff(c.want, p.learned); d != "" {
+					t.Errorf("learned again (-want +got)\n%s", d)
+				}
+				clear(p.learned)
+				l.listen(listener("a.example", "b.example", "c.example"))
+				old := []dns.Telling{tell("a.example", 1, time.Minute), tell("b.example", 2, 0), tell("c.example", 3, time.Minute)}
+				l.hear(t.Context(), pod, old)
+				if got := p.learned[time.Hour]; got != c.then || len(p.learned) > 1 {
+					t.Errorf("learned of old answers %v, want %d", p.learned, c.then)
+				}
+			})
+		})
+	}
+}
+
+// memorablePupil hands out what it learns.
+type memorablePupil struct {
+	learns chan map[ruleset.ElementChange]time.Duration
+}
+
+func (p memorablePupil) Forget([]ruleset.ElementChange) error { return nil }
+
+func (p memorablePupil) Learn(_ context.Context, elements map[ruleset.ElementChange]time.Duration) error {
+	if len(elements) > 0 {
+		p.learns <- elements
+	}
+	return nil
+}
+
+// TestWhatSetsLoseIsLearnedAgain: when others empty the table, and when a domain's sets are made anew, the kernel learns
+// without another answer what pods were told.
+func TestWhatSetsLoseIsLearnedAgain(t *testing.T) {
+	table, p := &memoryTable{}, memorablePupil{make(chan map[ruleset.ElementChange]time.Duration, 8)}
+	e, foreign := startEnforcer(t, table)
+	l := newLearner(slog.New(slog.DiscardHandler), p)
+	names := func(d policy.Domain) policy.Policy {
+		return policy.Policy{
+			Tier: policy.Admin, Name: string(d), Namespaces: labels.Everything(), Subject: labels.Everything(),
+			Egress: &policy.Rules{{Peers: []policy.Peer{{Domains: []policy.Domain{d}}}, AllPorts: true}},
+		}
+	}
+	change := func(do func(*ruleset.Compiler)) {
+		t.Helper()
+		if err := e.Await(t.Context(), do, func(*ruleset.Compiler) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Update(func(c *ruleset.Compiler) {
+		e.listen, e.remind = l.listen, l.remind
+		putInput(c)
+		putPod(c)
+		c.PutAttachment(attachment(testAttachment))
+		c.PutPolicy(names("a.example"))
+		c.PutPolicy(names("b.example"))
+	})
+	e.Complete()
+	for range 2 { // the second is written after what the first may have reminded of
+		change(func(*ruleset.Compiler) {})
+	}
+	pod := testAttachment.Addresses[0]
+	a := dns.Telling{Name: "a.example", Address: netip.MustParseAddr("203.0.113.7"), TTL: time.Hour}
+	l.hear(t.Context(), pod, []dns.Telling{a})
+	lesson := ruleset.Told(a.Name, pod, a.Address)
+	learns := func(when string) {
+		t.Helper()
+		select {
+		case got := <-p.learns:
+			if rest := got[lesson]; len(got) != 1 || rest <= 0 || rest > a.TTL+grace {
+				t.Errorf("%s: learns %v, want %v", when, got, lesson)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: nothing is learned", when)
+		}
+	}
+	learns("an answer")
+	table.mu.Lock()
+	table.have = ruleset.Ruleset{}
+	table.mu.Unlock()
+	foreign <- struct{}{}
+	learns("the table was emptied")
+	change(func(c *ruleset.Compiler) { c.DeletePolicy(names("a.example").Key()) })
+	change(func(c *ruleset.Compiler) { c.PutPolicy(names("a.example")) })
+	learns("the sets were made anew")
+	change(func(c *ruleset.Compiler) { c.PutNamespace(identity.Namespace{Name: "other"}) })
+	change(func(*ruleset.Compiler) {})
+	if len(p.learns) > 0 {
+		t.Error("learns again though nothing was lost")
 	}
 }

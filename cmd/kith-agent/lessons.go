@@ -13,6 +13,8 @@ const (
 	mostLessons = 4096
 	// complainEvery spaces what the log says of a pod that is told more.
 	complainEvery = time.Minute
+	// hardly is what is not worth teaching again: no time at all would be for ever, and the kernel rounds.
+	hardly = time.Second
 )
 
 // lesson is one thing that a pod was told.
@@ -55,6 +57,21 @@ func (s *lessons) note(e ruleset.ElementChange, now time.Time, lifetime time.Dur
 // learned says that the kernel holds it.
 func (s *lessons) learned(e ruleset.ElementChange) {
 	s.told[e] = lesson{s.told[e].until, true}
+}
+
+// again says of what sets have lost for how long the kernel must learn it anew, as far as the pod's rules still name it.
+func (s *lessons) again(now time.Time, lost func(set string) bool, named map[string]bool) map[ruleset.ElementChange]time.Duration {
+	out := map[ruleset.ElementChange]time.Duration{}
+	for e, known := range s.told {
+		if !lost(e.Set) {
+			continue
+		}
+		s.told[e] = lesson{until: known.until}
+		if rest := known.until.Sub(now); rest > hardly && named[e.Set] {
+			out[e] = rest
+		}
+	}
+	return out
 }
 
 func (s *lessons) expect(until time.Time) {

@@ -71,6 +71,12 @@ func TestNamesAreLearned(t *testing.T) {
 		learn(time.Hour)
 		reaches("another port", l.between(pod, remote, family, identity.TCP, ports[1]), false)
 		reaches("another pod of that name", l.between(pod, l.remotes[1], family, identity.TCP, ports[0]), false)
+		l.table.conn.DelTable(l.table.kernel)
+		must(t, "delete table", l.table.conn.Flush())
+		l.under(onlyNamed("pod0", "*.example", port(identity.TCP, 8090), port(identity.TCP, ports[0])))
+		reaches("when others emptied the table", open, false)
+		learn(time.Hour)
+		reaches("told again", open, true)
 		c := l.call(l.between(pod, remote, family, identity.TCP, 8090))
 		learn(50 * time.Millisecond)
 		for over := time.Now().Add(late); time.Now().Before(over) && len(l.mismatches([]flow{open}, func(flow) bool { return false })) > 0; {
