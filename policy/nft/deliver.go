@@ -138,7 +138,7 @@ func (t *Table) explain(err error) error {
 		return err
 	}
 	if f.cause != nil {
-		return f.cause
+		return t.oversize(f)
 	}
 	first, more := f.refused[0], ""
 	if n := len(f.refused); n > 1 {
@@ -152,6 +152,28 @@ func (t *Table) explain(err error) error {
 	}
 	m := f.batch[first.index]
 	return fmt.Errorf("%s: %w%s", t.subject(m, first.offset), first.errno, more)
+}
+
+// oversize is the cause of a failure, and what to do if the batch was too large: that is one chain with very many rules,
+// since all else is cut, and what makes so many is names.
+func (t *Table) oversize(f *failure) error {
+	if !errors.Is(f.cause, unix.EMSGSIZE) {
+		return f.cause
+	}
+	rules, most, by := map[string]int{}, "", ""
+	for _, m := range f.batch {
+		if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWRULE {
+			continue
+		}
+		chain, rule := parseRule(m.Data[sizeofNfgenmsg:], t.sets)
+		if rules[chain]++; rules[chain] > rules[most] {
+			most, by = chain, ""
+		}
+		if chain == most && rule.Comment != "" {
+			by = " (" + rule.Comment + ")"
+		}
+	}
+	return fmt.Errorf("chain %s%s has %d rules, more than the kernel takes at once: let its policies name fewer domains: %w", most, by, rules[most], f.cause)
 }
 
 // subject says what a message does, and to what: a rule is told whole, an element if it is the one at an offset.

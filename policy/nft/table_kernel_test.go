@@ -4,11 +4,14 @@ package nft
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/kithnet/kith/policy/ruleset"
+	"golang.org/x/sys/unix"
 )
 
 func mustRead(t testing.TB, table *Table) ruleset.Ruleset {
@@ -149,6 +152,23 @@ func TestErrorLeavesTheOldState(t *testing.T) {
 		}
 		sameRuleset(t, table, want)
 	}
+}
+
+// TestChainThatIsTooLong: whoever reads the error knows which chain it is, and what to do.
+func TestChainThatIsTooLong(t *testing.T) {
+	table := openTable(t, newNamespace(t))
+	converge(t, table, everything())
+	c := ruleset.Chain{ChainSpec: ruleset.ChainSpec{Name: "names"}}
+	rule := ruleset.Rule{Exprs: e{ruleset.Counter{}, ruleset.Verdict{Kind: ruleset.Drop}}, Comment: "much"}
+	for range socketBuffer * 2 / 100 {
+		c.Rules = append(c.Rules, rule)
+	}
+	err := table.Apply(t.Context(), ruleset.Transaction{SetRules: []ruleset.Chain{c, {ChainSpec: ruleset.ChainSpec{Name: "allowed"}, Rules: []ruleset.Rule{rule}}}})
+	want := fmt.Sprintf("chain names (much) has %d rules, more than the kernel takes at once: let its policies name fewer domains: ", len(c.Rules))
+	if !errors.Is(err, unix.EMSGSIZE) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	sameRuleset(t, table, everything())
 }
 
 func TestOneAnothersHandIsADifference(t *testing.T) {
