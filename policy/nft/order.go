@@ -2,6 +2,7 @@ package nft
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/kithnet/kith/policy/ruleset"
 )
@@ -27,11 +28,16 @@ const (
 	stageNew = iota
 	stageFill
 	stageClose
+	stageRestrict
+	stageName
 	stageRules
 	stageIsolate
 	stageForbid
+	stageRename
 	stageAllow
 	stageFree
+	stageUnname
+	stageUnforbid
 	stageOpen
 	stageUnused
 )
@@ -43,16 +49,25 @@ const (
 //     base chains. When the table is new this is the default: no pod's veth is open.
 //  2. What is in new sets.
 //  3. Attachments that close.
-//  4. The rules of chains that subjects are sent to.
-//  5. Subjects that are newly isolated, or isolated by other policies than before.
-//  6. What is no longer allowed, and what is newly denied.
-//  7. What is newly allowed, and whatever else is added.
-//  8. Subjects that are no longer isolated, and what is no longer denied; then the rules of base chains that were there
-//     before.
-//  9. Attachments that open.
-//  10. Chains and sets that nothing refers to any more.
+//  4. What is no longer allowed.
+//  5. Addresses that had no identity number: the new rules may deny by it, the old ones seldom know it.
+//  6. The rules of chains that subjects are sent to.
+//  7. Subjects that are newly isolated, or isolated by other policies than before.
+//  8. What is newly denied.
+//  9. Addresses that have another identity number than before.
+//  10. What is newly allowed, and whatever else is added.
+//  11. Subjects that are no longer isolated; then the rules of base chains that were there before.
+//  12. Addresses that have no identity number any more: no rule denies by it that is still asked.
+//  13. What is no longer denied.
+//  14. Attachments that open.
+//  15. Chains and sets that nothing refers to any more.
 //
-// An element whose data changes is deleted and added in one batch, at its addition's stage.
+// An element whose data changes is deleted and added in one batch, at its addition's stage. What is no longer denied goes
+// directly before what is newly denied where intervals may overlap.
+//
+// The promise is for one change in the cluster at a time, and for each direction of a pod: of several changes a part may
+// be seen meanwhile, and between two pods of this node the one's new rules with the other's old ones. A policy that
+// changes both whom it is for and what it says is two changes.
 func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
 	s := make([]stage, stageUnused+1)
 	s[stageNew].sets, s[stageNew].chains = byUse(tx.AddSets), tx.AddChains
@@ -62,14 +77,10 @@ func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
 	for _, spec := range tx.AddSets {
 		fresh[spec.Name] = true
 	}
-
-	type place struct {
-		set string
-		key ruleset.Key
-	}
-	deleted := make(map[place]ruleset.ElementChange, len(tx.DeleteElements))
+	crowds := crowded(tx.AddElements, specs)
+	deleted := make(map[spot]ruleset.ElementChange, len(tx.DeleteElements))
 	for _, e := range tx.DeleteElements {
-		deleted[place{e.Set, e.Key}] = e
+		deleted[spot{e.Set, e.Key}] = e
 	}
 	var adds [stageUnused + 1][]change
 	for _, e := range tx.AddElements {
@@ -77,16 +88,22 @@ func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
 		if fresh[e.Set] && i > stageFill && !e.Opens() && specs[e.Set].Data != ruleset.TypeVerdict {
 			i = stageFill
 		}
-		if old, ok := deleted[place{e.Set, e.Key}]; ok && i != stageNew {
-			delete(deleted, place{e.Set, e.Key})
+		if old, ok := deleted[spot{e.Set, e.Key}]; ok && i != stageNew {
+			if i == stageName {
+				i = stageRename
+			}
+			delete(deleted, spot{e.Set, e.Key})
 			adds[i] = append(adds[i], change{delete: true, ElementChange: old}, change{tied: true, ElementChange: e})
 			continue
 		}
 		adds[i] = append(adds[i], change{tied: i == stageNew, ElementChange: e})
 	}
 	for _, e := range tx.DeleteElements {
-		if _, ok := deleted[place{e.Set, e.Key}]; ok {
+		if _, ok := deleted[spot{e.Set, e.Key}]; ok {
 			i := stageOfDeletion(e, specs[e.Set])
+			if i == stageUnforbid && crowds[around(e, specs[e.Set])] {
+				i = stageForbid
+			}
 			s[i].changes = append(s[i].changes, change{delete: true, tied: i == stageNew, ElementChange: e})
 		}
 	}
@@ -121,23 +138,54 @@ func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 		return stageOpen
 	case spec.Data == ruleset.TypeVerdict:
 		return stageIsolate
+	case spec.Data == ruleset.TypeClassID:
+		return stageName
 	case e.Restrains():
 		return stageForbid
 	}
 	return stageAllow
 }
 
-// stageOfDeletion: an interval goes before another comes that may overlap it.
 func stageOfDeletion(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 	switch {
 	case isPlainInterval(spec):
 		return stageNew
 	case e.Opens():
 		return stageClose
-	case spec.Data == ruleset.TypeVerdict, e.Restrains() && !spec.Interval:
+	case spec.Data == ruleset.TypeVerdict:
 		return stageFree
+	case spec.Data == ruleset.TypeClassID:
+		return stageUnname
+	case e.Restrains():
+		return stageUnforbid
 	}
-	return stageForbid
+	return stageRestrict
+}
+
+// spot is where an element is.
+type spot struct {
+	set string
+	key ruleset.Key
+}
+
+// crowded is where intervals that restrain are added. The kernel refuses one that overlaps another.
+func crowded(added []ruleset.ElementChange, specs map[string]ruleset.SetSpec) map[spot]bool {
+	c := map[spot]bool{}
+	for _, e := range added {
+		if spec := specs[e.Set]; isConcatOfIntervals(spec) && e.Restrains() {
+			c[spot{set: e.Set}], c[around(e, spec)] = true, true
+		}
+	}
+	return c
+}
+
+// around is where an interval may overlap others: among those of its identity, or else anywhere in its set.
+func around(e ruleset.ElementChange, spec ruleset.SetSpec) spot {
+	first := e.Key.Low[:min(4, len(e.Key.Low))]
+	if isConcatOfIntervals(spec) && spec.Key[0] == ruleset.TypeClassID && strings.HasPrefix(e.Key.High, first) {
+		return spot{e.Set, ruleset.Key{Low: first}}
+	}
+	return spot{set: e.Set}
 }
 
 // isPlainInterval tells the address blocks of the cluster: few elements, which may overlap before and after.

@@ -15,16 +15,23 @@ func TestStages(t *testing.T) {
 	}
 	interval := plain("admin_in_1_deny_2_range")
 	interval.Key, interval.Interval = append(interval.Key, ruleset.TypeInetService), true
+	crowded := interval
+	crowded.Name = "admin_in_1_deny_3_range"
+	numbers := ruleset.SetSpec{Name: "identity4", Key: []ruleset.Type{ruleset.TypeIPv4Addr}, Data: ruleset.TypeClassID}
 	verdicts := ruleset.SetSpec{Name: "ingress4", Key: []ruleset.Type{ruleset.TypeIPv4Addr}, Data: ruleset.TypeVerdict}
-	specs := map[string]ruleset.SetSpec{interval.Name: interval, verdicts.Name: verdicts}
+	specs := map[string]ruleset.SetSpec{interval.Name: interval, crowded.Name: crowded, numbers.Name: numbers, verdicts.Name: verdicts}
 	for _, name := range []string{"in_1_any", "admin_in_1_accept_1_any", "admin_in_1_deny_2_any", "admin_in_1_pass_3_any", "admin_in_1_deny_9_any", ruleset.SetOpened} {
 		specs[name] = plain(name)
 	}
 	element := func(set string) ruleset.ElementChange {
-		return ruleset.ElementChange{Set: set, Key: ruleset.Key{Low: "added"}}
+		return ruleset.ElementChange{Set: set, Key: ruleset.Key{Low: "added", High: "added"}}
 	}
 	gone := func(set string) ruleset.ElementChange {
-		return ruleset.ElementChange{Set: set, Key: ruleset.Key{Low: "gone"}}
+		first := "gone"
+		if set == crowded.Name {
+			first = "adde"
+		}
+		return ruleset.ElementChange{Set: set, Key: ruleset.Key{Low: first, High: first}}
 	}
 	var tx ruleset.Transaction
 	for name := range specs {
@@ -45,9 +52,10 @@ func TestStages(t *testing.T) {
 		}
 	}
 	want := map[string][2]int{
-		"in_1_any": {stageAllow, stageForbid}, "admin_in_1_accept_1_any": {stageAllow, stageForbid},
-		"admin_in_1_deny_2_any": {stageForbid, stageFree}, "admin_in_1_pass_3_any": {stageForbid, stageFree},
-		"admin_in_1_deny_2_range": {stageForbid, stageForbid}, "admin_in_1_deny_9_any": {stageFill, stageFree},
+		"in_1_any": {stageAllow, stageRestrict}, "admin_in_1_accept_1_any": {stageAllow, stageRestrict},
+		"admin_in_1_deny_2_any": {stageForbid, stageUnforbid}, "admin_in_1_pass_3_any": {stageForbid, stageUnforbid},
+		"admin_in_1_deny_2_range": {stageForbid, stageUnforbid}, "admin_in_1_deny_3_range": {stageForbid, stageForbid},
+		"admin_in_1_deny_9_any": {stageFill, stageUnforbid}, "identity4": {stageName, stageUnname},
 		"ingress4": {stageIsolate, stageFree}, ruleset.SetOpened: {stageOpen, stageClose},
 	}
 	if d := cmp.Diff(want, got); d != "" {
