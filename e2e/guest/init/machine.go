@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/kithnet/kith/e2e/guest/job"
@@ -80,6 +81,30 @@ func loopbackUp() error {
 	request.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
 		return fmt.Errorf("loopback up: %w", err)
+	}
+	return nil
+}
+
+// holdHooks keeps every packet hook of IPv4 and IPv6 in use from here to the guest's end. With a hook's first and last
+// user, in whatever namespace, the kernel patches its own text (nf_hooks_needed, net/netfilter/core.c), and a second
+// emulated processor that runs there at that moment may stop at the breakpoint that stands in for a moment: no real
+// processor does, but the guest's kernel panics.
+func holdHooks() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("hold packet hooks: %w", err)
+	}
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "guest"})
+	for name, hook := range map[string]*nftables.ChainHook{
+		"prerouting": nftables.ChainHookPrerouting, "input": nftables.ChainHookInput, "forward": nftables.ChainHookForward,
+		"output": nftables.ChainHookOutput, "postrouting": nftables.ChainHookPostrouting,
+	} {
+		conn.AddChain(&nftables.Chain{
+			Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter,
+		})
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("hold packet hooks: %w", err)
 	}
 	return nil
 }

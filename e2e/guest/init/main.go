@@ -1,5 +1,5 @@
 // Command init is process 1 of a test guest: it mounts what a program expects of Linux, loads the kernel
-// modules, runs the program as root, writes its exit code to the second serial port and powers off.
+// modules, holds the packet hooks, runs the program as root, writes its exit code to the second serial port and powers off.
 //
 // It never returns: the kernel panics when process 1 ends, and the host sees that as a guest without result.
 package main
@@ -32,7 +32,7 @@ func main() {
 
 func run() (int, error) {
 	started := time.Now()
-	for _, step := range []func() error{mountAll, rawConsole, loadModules, loopbackUp} {
+	for _, step := range []func() error{mountAll, rawConsole, loadModules, loopbackUp, holdHooks} {
 		if err := step(); err != nil {
 			return 0, err
 		}
