@@ -62,4 +62,5 @@ func TestClusterNetworkPolicyUpstream(t *testing.T) {
 	if passed != wantConformance {
 		t.Errorf("%d conformance tests passed, want %d", passed, wantConformance)
 	}
+	waitNamespacesEnd(ctx, t)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -86,6 +87,17 @@ func bringUp(ctx context.Context, dir string) (*cluster.Cluster, error) {
 		return c, err
 	}
 	return c, c.Install(ctx, archive, filepath.Join(filepath.Dir(shared.builder.Module), "deploy", "kith.yaml"))
+}
+
+// waitNamespacesEnd waits for namespaces that something deleted and did not wait for: the pods in them change the rules of
+// their nodes until they are gone.
+func waitNamespacesEnd(ctx context.Context, t *testing.T) {
+	t.Helper()
+	ending := strings.Fields(kubectl(ctx, t, "get", "namespaces", "-o",
+		`jsonpath={range .items[?(@.status.phase=="Terminating")]}namespace/{.metadata.name} {end}`))
+	if len(ending) > 0 {
+		kubectl(ctx, t, append([]string{"wait", "--for=delete", "--timeout=180s"}, ending...)...)
+	}
 }
 
 func takeDown() {

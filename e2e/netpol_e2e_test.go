@@ -60,6 +60,7 @@ func TestNetworkPolicyUpstream(t *testing.T) {
 		t.Error("no WireGuard packet on the underlay: the capture did not see the cluster")
 	}
 	checkSpecs(t, report)
+	waitNamespacesEnd(ctx, t)
 }
 
 // TestCaptureSeesPods: a capture that finds nothing is worth something only if it would have found it. The
