@@ -1,16 +1,19 @@
 package nft
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
 
+	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/random"
 	"github.com/kithnet/kith/policy/ruleset"
 	"github.com/kithnet/kith/policy/ruleset/walk"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // seeds is how many random changes of each kind are cut everywhere.
@@ -26,24 +29,83 @@ func TestCutOpensNothing(t *testing.T) {
 		for seed := range seeds {
 			r := random.New(seed)
 			c := random.Cluster(r)
-			node, after := c.Nodes[0].Name, walk.Compile(change(r, c))
-			cut, whole := walk.Compile(c), walk.Compile(c)
-			flows := deniedOf(t, cut, flowsOf(r, c))
-			steps := stepsOf(cut.Ruleset(node), after.Ruleset(node))
-			for _, s := range steps {
-				s.on(whole.Ruleset(node))
-			}
-			flows = deniedOf(t, whole, flows)
-			for i, s := range steps {
-				s.on(cut.Ruleset(node))
-				if left := deniedOf(t, cut, flows); len(left) < len(flows) {
-					t.Fatalf("%s, seed %d: of %v only %v are denied after step %d of %d: %+v", name, seed, flows, left, i+1, len(steps), s)
-				}
-			}
-			cuts, denied = cuts+len(steps), denied+len(flows)
+			steps, flows := cutEverywhere(t, fmt.Sprintf("%s, seed %d", name, seed), c, change(r, c), flowsOf(r, c))
+			cuts, denied = cuts+steps, denied+flows
 		}
 	}
 	t.Logf("%d flows stay denied over %d cuts", denied, cuts)
+	if cuts == 0 || denied == 0 {
+		t.Error("nothing was cut, or nothing is denied: this shows nothing")
+	}
+}
+
+// TestNumbersOutliveTheirRules: a policy that denied a pod elsewhere by its address, or as everybody, now denies it by its
+// labels, which no other rule of this node names; and back. Wherever that is cut, the pod stays denied: its number is
+// there before the rules that deny by it, and goes after them.
+func TestNumbersOutliveTheirRules(t *testing.T) {
+	here, there := netip.MustParseAddr("10.244.1.16"), netip.MustParseAddr("10.244.2.16")
+	labelled := policy.Peer{Namespaces: labels.Everything(), Pods: labels.SelectorFromSet(labels.Set{"app": "a"})}
+	deny := func(rule policy.Rule) *policy.Rules {
+		rule.Action, rule.AllPorts = policy.Deny, true
+		return &policy.Rules{rule}
+	}
+	with := func(rules *policy.Rules, d policy.Direction) policy.Cluster {
+		p := policy.Policy{Tier: policy.Admin, Name: "deny", Namespaces: labels.Everything(), Subject: labels.Everything()}
+		if d == policy.Egress {
+			p.Egress = rules
+		} else {
+			p.Ingress = rules
+		}
+		return policy.Cluster{
+			Nodes: []policy.Node{
+				{Name: "one", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
+				{Name: "two", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
+			},
+			Namespaces: []identity.Namespace{{Name: "n"}},
+			Pods: []identity.Pod{
+				{Namespace: "n", Name: "here", UID: "1", Addresses: []netip.Addr{here}},
+				{Namespace: "n", Name: "there", UID: "2", Addresses: []netip.Addr{there}, Labels: map[string]string{"app": "a"}},
+			},
+			Policies: []policy.Policy{p},
+		}
+	}
+	block := policy.Rule{Peers: []policy.Peer{{Block: &policy.Block{CIDR: netip.PrefixFrom(there, 32)}}}}
+	for name, tt := range map[string]struct {
+		direction policy.Direction
+		unnamed   policy.Rule
+		flow      policy.Flow
+	}{
+		"egress":  {policy.Egress, block, policy.Flow{Source: here, Destination: there, Protocol: identity.TCP, Port: 80}},
+		"ingress": {policy.Ingress, policy.Rule{AllPeers: true}, policy.Flow{Source: there, Destination: here, Protocol: identity.TCP, Port: 80}},
+	} {
+		unnamed, named := with(deny(tt.unnamed), tt.direction), with(deny(policy.Rule{Peers: []policy.Peer{labelled}}), tt.direction)
+		for _, change := range [][2]policy.Cluster{{unnamed, named}, {named, unnamed}} {
+			if steps, flows := cutEverywhere(t, name, change[0], change[1], []policy.Flow{tt.flow}); steps == 0 || flows != 1 {
+				t.Errorf("%s: %d steps, %d flows are denied before and after", name, steps, flows)
+			}
+		}
+	}
+}
+
+// cutEverywhere does what makes one cluster's rules on its first node the other's, step by step, and looks after each that
+// those of the flows are denied that are denied before and after. It returns how many steps and such flows there are.
+func cutEverywhere(t *testing.T, name string, before, after policy.Cluster, flows []policy.Flow) (int, int) {
+	t.Helper()
+	node := before.Nodes[0].Name
+	cut, whole := walk.Compile(before), walk.Compile(before)
+	flows = deniedOf(t, cut, flows)
+	steps := stepsOf(cut.Ruleset(node), walk.Compile(after).Ruleset(node))
+	for _, s := range steps {
+		s.on(whole.Ruleset(node))
+	}
+	flows = deniedOf(t, whole, flows)
+	for i, s := range steps {
+		s.on(cut.Ruleset(node))
+		if left := deniedOf(t, cut, flows); len(left) < len(flows) {
+			t.Fatalf("%s: of %v only %v are denied after step %d of %d: %+v", name, flows, left, i+1, len(steps), s)
+		}
+	}
+	return len(steps), len(flows)
 }
 
 // flowsOf is flows that the first node decides in one direction only.

@@ -112,3 +112,25 @@ func inGuards() []mistake {
 		},
 	}
 }
+
+// inWrites are in the order of a write that is too large for one batch.
+func inWrites() []mistake {
+	const file, pkg = "policy/nft/order.go", "./policy/nft"
+	return []mistake{
+		{
+			name: "a write that is cut: rules deny by numbers that addresses do not have yet", file: file,
+			right: "\tcase spec.Data == ruleset.TypeClassID:\n\t\treturn stageName\n", wrong: "",
+			pkg: pkg, test: "TestNumbersOutliveTheirRules",
+		},
+		{
+			name: "a write that is cut: numbers go before the rules that deny by them", file: file,
+			right: "\t\treturn stageUnname\n", wrong: "\t\treturn stageRestrict\n",
+			pkg: pkg, test: "TestNumbersOutliveTheirRules",
+		},
+		{
+			name: "a write that is cut: denials go before the subjects", file: file,
+			right: "\tcase e.Restrains():\n\t\treturn stageUnforbid\n", wrong: "",
+			pkg: pkg, test: "TestCutOpensNothing",
+		},
+	}
+}
