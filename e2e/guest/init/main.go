@@ -1,5 +1,6 @@
 // Command init is process 1 of a test guest: it mounts what a program expects of Linux, loads the kernel
-// modules, holds the packet hooks, runs the program as root, writes its exit code to the second serial port and powers off.
+// modules, holds the packet hooks, runs the program as root, writes its exit code to the second serial port
+// and powers off.
 //
 // It never returns: the kernel panics when process 1 ends, and the host sees that as a guest without result.
 package main
