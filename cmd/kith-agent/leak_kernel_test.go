@@ -257,7 +257,8 @@ func (t *tunnel) sniff() *sightings {
 	return &seen
 }
 
-// openCable is a socket at the second node's end of the cable.
+// openCable is a socket at the second node's end of the cable. Until it is bound it hears nothing: with a protocol from
+// its start it would hear every device of the node, and so what leaves the tunnel.
 func (t *tunnel) openCable(protocol uint16) (fd int) {
 	t.Helper()
 	mustDo(t, "sniff", t.nodes[1].do(func() error {
@@ -265,14 +266,14 @@ func (t *tunnel) openCable(protocol uint16) (fd int) {
 		if err != nil {
 			return err
 		}
-		network := protocol<<8 | protocol>>8 // the order of its bytes
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(network)); err != nil {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
 		wait := unix.NsecToTimeval(int64(100 * time.Millisecond))
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 			return err
 		}
+		network := protocol<<8 | protocol>>8 // the order of its bytes
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: link.Attrs().Index})
 	}))
 	return fd

@@ -288,6 +288,12 @@ func TestRotationLosesNothing(t *testing.T) {
 	if lost > 0 || clear.Load() > 0 || sent == 0 {
 		t.Errorf("%d packets: %d lost, %d in clear", sent, lost, clear.Load())
 	}
+	for end := time.Now().Add(patience); clear.Load() == 0; {
+		if time.Now().After(end) {
+			t.Fatal("this test does not see a packet in clear")
+		}
+		all[0].isHeard(all[1].node, all[1].api.InternalIPs[0], podAddr(all[0].api.PodCIDRs[0]), time.Second)
+	}
 }
 
 // countClear counts packets on the underlay that name a pod's address.
@@ -313,10 +319,14 @@ func (l *lab) countClear() *atomic.Uint64 {
 	}
 	var fd int
 	l.bridge.do(func() {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
+		// It hears nothing until it is bound, when the filter holds.
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	})
 	if err == nil {
 		err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	}
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL)})
 	}
 	if err != nil {
 		l.tb.Fatalf("listen on the underlay: %v", err)
