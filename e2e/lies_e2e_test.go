@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,25 +108,51 @@ func TestNoMemberCanLie(t *testing.T) {
 	}
 	lie(ctx, t, liar, victim, listeners)
 	for node, pod := range listeners {
-		after := statusOf(ctx, t, pod)
-		if before[node].mesh() != after.mesh() {
-			t.Errorf("%s: the mesh moved:\n%s\n%s", node, before[node].mesh(), after.mesh())
+		l := hearer{node: node, liar: liar, victim: victim, before: before[node], sent: uint64(flood / len(listeners))}
+		after := l.listened(ctx, t, pod)
+		if l.before.mesh() != after.mesh() {
+			t.Errorf("%s: the mesh moved:\n%s\n%s", node, l.before.mesh(), after.mesh())
 		}
 		t.Logf("%s refused: %v, unheard: %v", node, after.Refused, after.Gossip.Unheard)
-		heard, sent := after.all(liar)-before[node].all(liar), uint64(flood/len(listeners))
-		if t.Logf("%s: %d records were sent in the flood, %d are counted", node, sent, heard); heard < sent {
-			t.Errorf("%s: %d records are not counted", node, sent-heard)
-		}
-		for _, want := range []struct{ name, cause string }{
-			{liar, "bad-signature"}, {liar, "not-its-wireguard-key"}, {liar, "old-epoch"}, {liar, "version"}, {liar, "too-many"},
-			{victim, "bad-signature"}, {victim, "wrong-address"}, {"", "unknown-node"},
-		} {
-			// A node takes no part in what is said about itself.
-			if node != want.name && after.count(want.name, want.cause) <= before[node].count(want.name, want.cause) {
-				t.Errorf("%s: %s of %q is not counted", node, want.cause, want.name)
-			}
+		for _, missing := range l.missing(after) {
+			t.Errorf("%s: %s", node, missing)
 		}
 	}
+}
+
+// hearer is a node that was lied to.
+type hearer struct {
+	node, liar, victim string
+	before             trusted
+	sent               uint64 // records in the flood
+}
+
+// listened waits until a node has counted all lies, or would have: it works off what waits in its socket, and what the
+// kernel dropped there it learns with a later packet.
+func (l hearer) listened(ctx context.Context, t *testing.T, pod string) trusted {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(time.Second) {
+		if after := statusOf(ctx, t, pod); len(l.missing(after)) == 0 || time.Since(began) > time.Minute {
+			return after
+		}
+	}
+}
+
+// missing is what a node has not counted.
+func (l hearer) missing(after trusted) (all []string) {
+	if heard := after.all(l.liar) - l.before.all(l.liar); heard < l.sent {
+		all = append(all, fmt.Sprintf("of %d records that were sent in the flood, %d are counted", l.sent, heard))
+	}
+	for _, want := range []struct{ name, cause string }{
+		{l.liar, "bad-signature"}, {l.liar, "not-its-wireguard-key"}, {l.liar, "old-epoch"}, {l.liar, "version"}, {l.liar, "too-many"},
+		{l.victim, "bad-signature"}, {l.victim, "wrong-address"}, {"", "unknown-node"},
+	} {
+		// A node takes no part in what is said about itself.
+		if l.node != want.name && after.count(want.name, want.cause) <= l.before.count(want.name, want.cause) {
+			all = append(all, fmt.Sprintf("%s of %q is not counted", want.cause, want.name))
+		}
+	}
+	return all
 }
 
 // lie runs the liar with the credentials of its node.
