@@ -34,6 +34,7 @@ func TestAgentKill(t *testing.T) {
 	defer cancel()
 	startFlows(ctx, t)
 	before := agents(ctx, t)
+	rulesRest(ctx, t)
 	stopMonitors := monitorRules(t, shared.Members...)
 	flowing := flowStates(ctx, t, "role=client")
 
@@ -260,6 +261,27 @@ func waitAgents(ctx context.Context, t *testing.T, before map[string]agent) {
 			t.Fatalf("%d agents are not back", waiting)
 		}
 		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+// rulesRest waits until no agent has changed its node's rules for a while: changes that are counted from then on have no
+// cause that lies before.
+func rulesRest(ctx context.Context, t *testing.T) {
+	t.Helper()
+	const rest = 3 * time.Second
+	for {
+		var last time.Time
+		for _, r := range allSay(t) {
+			last = later(last, r.Apply.At)
+		}
+		if time.Since(last) > rest {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the rules still change: %v", ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 }
 

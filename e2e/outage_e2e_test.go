@@ -211,6 +211,7 @@ func (w *windows) apiLost(ctx context.Context, length time.Duration) {
 	probes := append(w.pairs(), w.connections(shared.Members[:2])...)
 	defer stop(probes)
 	w.reached(probes, patience)
+	rulesRest(ctx, w.T)
 	before := map[string]nodeReport{}
 	for _, n := range shared.Members {
 		before[n.Name] = w.ask(n.Name)
@@ -258,11 +259,11 @@ func (w *windows) apiLost(ctx context.Context, length time.Duration) {
 // killedAlone kills an agent, and waits until the next one is in the mesh by what is on the node's disk.
 func (w *windows) killedAlone(node string) {
 	w.Helper()
-	w.kill(node)
 	began := time.Now()
+	w.kill(node)
 	for {
 		r, err := report(node)
-		if err == nil && r.Started.After(began.Add(-time.Second)) && r.whole() && len(r.Peers) == len(shared.Members)-1 {
+		if err == nil && r.Started.After(began) && r.whole() && len(r.Peers) == len(shared.Members)-1 {
 			w.Logf("%s: agent killed, the next one is in the mesh after %s without the API server; it waits: %q", node,
 				time.Since(began).Round(time.Millisecond), r.Reasons)
 			return
@@ -282,7 +283,7 @@ func (w *windows) cyclePower(ctx context.Context, node string) {
 		if pids, err := shared.Processes(node, "kubelet"); err == nil && len(pids) > 0 {
 			break
 		}
-		if time.Since(began) > patience {
+		if time.Since(began) > recovered {
 			w.Fatalf("%s does not come back", node)
 		}
 	}
@@ -388,6 +389,8 @@ type nodeReport struct {
 	Started time.Time
 	Ready   bool
 	Reasons []string
+	Apply   struct{ At time.Time }
+	Gossip  struct{ Keys []string }
 	Members []struct{ Node, State string }
 	Peers   []struct {
 		Node, PublicKey, Endpoint string
