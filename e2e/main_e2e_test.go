@@ -100,6 +100,23 @@ func waitNamespacesEnd(ctx context.Context, t *testing.T) {
 	}
 }
 
+// waitServiceAccounts waits for what new namespaces need before they take pods that nobody makes again: the API server
+// refuses one after a second or two without.
+func waitServiceAccounts(ctx context.Context, t *testing.T, namespaces ...string) {
+	t.Helper()
+	for _, namespace := range namespaces {
+		for began := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+			_, err := shared.Kubectl(ctx, "-n", namespace, "get", "serviceaccount", "default")
+			if err == nil {
+				break
+			}
+			if time.Since(began) > 2*time.Minute {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func takeDown() {
 	if shared.Cluster == nil {
 		return

@@ -12,11 +12,13 @@ import (
 	"github.com/kithnet/kith/e2e/parts"
 )
 
-const tiersPods = `
+const tiersNamespace = `
 apiVersion: v1
 kind: Namespace
 metadata: {name: tiers}
----
+`
+
+const tiersPods = `
 apiVersion: v1
 kind: Pod
 metadata: {name: server, namespace: tiers, labels: {app: server}}
@@ -75,6 +77,8 @@ func TestClusterNetworkPolicy(t *testing.T) {
 			}
 		}
 	})
+	tiersApply(ctx, t, tiersNamespace)
+	waitServiceAccounts(ctx, t, "tiers")
 	tiersApply(ctx, t, tiersPods)
 	for _, pod := range []string{"server", "client"} {
 		tiersGet(ctx, t, "wait", "--for=condition=Ready", "pod/"+pod, "--timeout=120s")

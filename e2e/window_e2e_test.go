@@ -144,6 +144,7 @@ func newWindow(ctx context.Context, t *testing.T, period time.Duration) *windows
 		}
 	})
 	w.must("make namespaces and policies", shared.Apply(ctx, windowManifests))
+	waitServiceAccounts(ctx, t, windowNamespace, "window-flip")
 	w.peers = w.standing(ctx)
 	return w
 }
@@ -527,8 +528,20 @@ func (w *windows) kill(node string) {
 	w.Fatalf("no agent runs on %s", node)
 }
 
+// rollout waits for all agents. The API server may not know yet that one which it calls ready has just ended.
 func (w *windows) rollout(ctx context.Context) {
 	w.Helper()
+	for _, n := range shared.Members {
+		for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+			r, err := report(n.Name)
+			if err == nil && r.Ready {
+				break
+			}
+			if time.Since(began) > recovered {
+				w.Fatalf("%s: the agent is not ready: %q (%v)", n.Name, r.Reasons, err)
+			}
+		}
+	}
 	_, err := shared.Kubectl(ctx, "-n", "kith-system", "rollout", "status", "daemonset/kith", "--timeout=180s")
 	w.must("wait for agents", err)
 }
@@ -643,6 +656,7 @@ func (w *windows) upgrade(ctx context.Context) {
 // namespaceEnds deletes a namespace in which a pod takes its time to end: its policies must not go before it.
 func (w *windows) namespaceEnds(ctx context.Context) {
 	w.must("make namespace", shared.Apply(ctx, endManifests))
+	waitServiceAccounts(ctx, w.T, "window-end")
 	for _, n := range shared.Members {
 		p := w.create(ctx, "window-end", "ending", n.Name)
 		e := w.end(ctx, p)

@@ -91,6 +91,9 @@ func Run(t *testing.T, c Cluster) {
 }
 
 func (s *suite) prepare(ctx context.Context) error {
+	if err := s.makeNamespace(ctx); err != nil {
+		return err
+	}
 	if err := s.Apply(ctx, manifests); err != nil {
 		return err
 	}
@@ -115,6 +118,20 @@ func (s *suite) prepare(ctx context.Context) error {
 	}
 	s.single = single[0]
 	return s.readNodesAndServices(ctx)
+}
+
+// makeNamespace returns when the namespace has what pods in it need: without, the API server refuses those that nobody
+// makes again.
+func (s *suite) makeNamespace(ctx context.Context) error {
+	if err := s.Apply(ctx, namespaceManifest); err != nil {
+		return err
+	}
+	for began := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		_, err := s.Kubectl(ctx, "-n", namespace, "get", "serviceaccount", "default")
+		if err == nil || time.Since(began) > 2*time.Minute {
+			return err
+		}
+	}
 }
 
 // object is the part of Kubernetes objects that the checks read.

@@ -2,11 +2,13 @@ package basics
 
 import "github.com/kithnet/kith/e2e/parts"
 
-const manifests = `
+const namespaceManifest = `
 apiVersion: v1
 kind: Namespace
 metadata: {name: basics}
----
+`
+
+const manifests = `
 apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: web, namespace: basics}

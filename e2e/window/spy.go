@@ -144,14 +144,17 @@ func until(ctx context.Context, ok func() bool) bool {
 	return false
 }
 
+// returns bounds how long the plugins after Kith may take on a machine that is busy.
+const returns = time.Minute
+
 // Returned waits until ADD has returned to the End's container runtime, and says when it did: libcni then writes down the
 // result, after the last plugin of the chain has ended, and keeps it as long as the pod. The file's time may be a tick of
 // the kernel's clock early, never late.
 func (e *End) Returned(ctx context.Context) (at time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, returns)
 	defer cancel()
 	if !until(ctx, func() bool { at, err = e.returned(); return err != nil || !at.IsZero() }) {
-		return time.Time{}, fmt.Errorf("ADD for %s has not returned after %s", e.path, patience)
+		return time.Time{}, fmt.Errorf("ADD for %s has not returned after %s", e.path, returns)
 	}
 	return at, err
 }
