@@ -124,6 +124,9 @@ func (c *Cluster) makeRoom() error {
 	}
 	old, err := Open(filepath.Dir(c.dir), c.Name, c.progress)
 	switch {
+	case errors.Is(err, os.ErrNotExist):
+		// Without a record nothing of it runs: a Down was cut off when all that was left to remove were files.
+		return os.RemoveAll(c.dir)
 	case err != nil:
 		return fmt.Errorf("%s was left behind: %w", c.dir, err)
 	case old.Owner == Process{}:

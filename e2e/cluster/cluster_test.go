@@ -42,3 +42,17 @@ func TestMakeRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestMakeRoomAfterACutDown: a Down that was killed over the files may have removed the record first.
+func TestMakeRoomAfterACutDown(t *testing.T) {
+	c := &Cluster{Spec: Spec{Name: "zzroom"}, dir: t.TempDir() + "/zzroom", progress: io.Discard}
+	if err := os.MkdirAll(c.imageDir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.makeRoom(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(c.dir); !os.IsNotExist(err) {
+		t.Errorf("its folder stays: %v", err)
+	}
+}

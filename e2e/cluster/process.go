@@ -81,9 +81,10 @@ func (p Process) kill() error {
 	return p.gone()
 }
 
-// gone waits until the process has ended.
+// gone waits until the process has ended. A node's first one takes all others and their mounts with it, and the disk may
+// be slow.
 func (p Process) gone() error {
-	for range 500 {
+	for range 3000 {
 		if !p.alive() {
 			return nil
 		}
