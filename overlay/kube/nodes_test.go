@@ -170,8 +170,13 @@ func TestPublishWritesTwoAnnotationsOnce(t *testing.T) {
 
 func TestWhatIsEnforcedIsNotTheMeshs(t *testing.T) {
 	ctx := t.Context()
-	client := fake.NewClientset(object(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}})
+	client := fake.NewClientset(object())
 	n := start(t, client)
+	n.awaitChange(t)
+	// Listed with the first, it would be told of with it or after it.
+	if _, err := client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	n.awaitChange(t)
 	if got := n.Enforced(); len(got) != 0 {
 		t.Errorf("nobody said %v", got)
