@@ -134,7 +134,7 @@ func testMesher(f *fakeUnderlay) *mesher {
 func TestMeshRestoredByEvent(t *testing.T) {
 	f := newFakeUnderlay()
 	f.nodes = testNodes
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan error)
 	m := testMesher(f)

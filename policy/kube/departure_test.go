@@ -44,7 +44,7 @@ func watched(t *testing.T, objects ...runtime.Object) (*fake.Clientset, <-chan C
 func awaitWatch(t *testing.T, client *fake.Clientset, resource string) {
 	t.Helper()
 	watching := func(a clienttesting.Action) bool { return a.Matches("watch", resource) }
-	for end := time.Now().Add(10 * time.Second); !slices.ContainsFunc(client.Actions(), watching); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !slices.ContainsFunc(client.Actions(), watching); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("nobody watches %s", resource)
 		}
