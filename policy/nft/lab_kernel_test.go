@@ -82,7 +82,36 @@ func newLab(t testing.TB) *lab {
 	for i := range podCount {
 		l.addPod(i)
 	}
+	l.await()
 	return l
+}
+
+// await waits until every link carries and every address receives: the kernel does both at its leisure, and most tests
+// send a packet once.
+func (l *lab) await() {
+	l.Helper()
+	for _, p := range append([]*place{l.mesh, l.outside}, l.pods...) {
+		l.until(p.link+" of "+p.name+" is up", func() bool {
+			return l.find(p, p.link).Attrs().OperState == netlink.OperUp && l.find(l.router, p.veth).Attrs().OperState == netlink.OperUp
+		})
+	}
+	for _, e := range l.ends() {
+		for _, a := range e.addresses {
+			l.until(e.name+" has "+a.String(), func() bool {
+				routes, err := l.place(e).handle.RouteGet(a.AsSlice())
+				return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+			})
+		}
+	}
+}
+
+func (l *lab) until(what string, holds func() bool) {
+	l.Helper()
+	for end := time.Now().Add(12 * late); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			l.Fatalf("not after %s: %s", 12*late, what)
+		}
+	}
 }
 
 func newPlace(t testing.TB, name string) *place {

@@ -10,11 +10,11 @@ import (
 	"github.com/kithnet/kith/policy/ruleset"
 )
 
-func told(changed <-chan struct{}) bool {
+func tells(changed <-chan struct{}, patience time.Duration) bool {
 	select {
 	case _, ok := <-changed:
 		return ok
-	case <-time.After(300 * time.Millisecond):
+	case <-time.After(patience):
 		return false
 	}
 }
@@ -27,7 +27,7 @@ func TestWatchTellsWhatOthersDo(t *testing.T) {
 	changed := table.Watch(ctx)
 	want, _ := elements(20000)
 	converge(t, table, want)
-	if told(changed) {
+	if tells(changed, soon) {
 		t.Error("told of what we did ourselves")
 	}
 	mustRead(t, other)
@@ -35,19 +35,19 @@ func TestWatchTellsWhatOthersDo(t *testing.T) {
 	if err := other.Apply(ctx, one); err != nil {
 		t.Fatal(err)
 	}
-	if !told(changed) {
+	if !tells(changed, late) {
 		t.Error("not told of another's element")
 	}
 	converge(t, other, ruleset.Ruleset{})
-	if !told(changed) {
+	if !tells(changed, late) {
 		t.Error("not told that sets and chains went")
 	}
-	for told(changed) {
+	for tells(changed, soon) {
 	}
 	cancel()
 	select {
 	case <-changed:
-	case <-time.After(5 * time.Second):
+	case <-time.After(late):
 		t.Error("the channel does not close when the context ends")
 	}
 }
@@ -58,11 +58,11 @@ func TestWatchTellsOfTheTool(t *testing.T) {
 	changed := table.Watch(t.Context())
 	converge(t, table, everything())
 	nftTool(t, ns, "add table inet other; add set inet other s { type mark; }", "-f", "-")
-	if told(changed) {
+	if tells(changed, soon) {
 		t.Error("told of another table")
 	}
 	nftTool(t, ns, "", "flush", "ruleset")
-	if !told(changed) {
+	if !tells(changed, late) {
 		t.Error("not told that the table went")
 	}
 	converge(t, table, everything())

@@ -107,6 +107,31 @@ func (l *lab) wire(place netns.NsHandle, name string, addresses []string, n byte
 			must(l, netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all, Gw: host(gateway).IP, Flags: int(netlink.FLAG_ONLINK)}))
 		}
 	})
+	l.await(l.node, name, nil)
+	l.await(place, "eth0", addresses)
+}
+
+// await waits until a link carries and its addresses receive: the kernel does both at its leisure.
+func (l *lab) await(place netns.NsHandle, name string, addresses []string) {
+	l.Helper()
+	ready := func() bool {
+		link, err := netlink.LinkByName(name)
+		must(l, err)
+		for _, a := range addresses {
+			routes, err := netlink.RouteGet(host(a).IP)
+			if err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL {
+				return false
+			}
+		}
+		return link.Attrs().OperState == netlink.OperUp
+	}
+	inside(l, place, func() {
+		for end := time.Now().Add(time.Minute); !ready(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				l.Fatalf("%s does not carry", name)
+			}
+		}
+	})
 }
 
 func (l *lab) up(name string) netlink.Link {
@@ -205,18 +230,15 @@ func read(t testing.TB, c net.Conn, within time.Duration) (int, error) {
 	return c.Read(make([]byte, 1<<16))
 }
 
-// ask asks until there is an answer: the first question may come before the links are up.
+// ask asks once and waits for the answer: a second one would be heard when nobody expects it.
 func (l *lab) ask(address string) {
 	l.Helper()
 	c := l.dial("udp", address)
-	for range 20 {
-		_, err := c.Write(query(l))
-		must(l, err)
-		if _, err = read(l, c, time.Second); err == nil {
-			return
-		}
+	_, err := c.Write(query(l))
+	must(l, err)
+	if _, err = read(l, c, 20*time.Second); err != nil {
+		l.Errorf("ask %s: no answer: %v", address, err)
 	}
-	l.Errorf("ask %s: no answer", address)
 }
 
 type heard struct {
