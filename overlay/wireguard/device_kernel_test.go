@@ -299,7 +299,8 @@ func TestProcessRestartKeepsTheTunnel(t *testing.T) {
 		mustReach(t, b, podAddr(a.api.PodCIDRs[0]))
 		t.Logf("other node gets an answer %s after the start", time.Since(start).Round(time.Millisecond))
 		mustReach(t, a, pod)
-		if d := time.Since(start); d > 5*time.Second {
+		// After 15 seconds without an answer the other node would begin anew by itself.
+		if d := time.Since(start); d > 12*time.Second {
 			t.Errorf("restart took %s", d)
 		}
 	}

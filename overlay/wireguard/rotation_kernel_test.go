@@ -35,6 +35,15 @@ func packetsASecond(mode wireguard.Mode) float64 {
 	return 2000
 }
 
+// window is how many packets of a stream may be under way. A device's queue and a socket hold as many when nobody gets
+// processor time; a stream that was held up itself and then caught up would overrun them.
+func window(mode wireguard.Mode) uint64 {
+	if mode == wireguard.Kernel {
+		return 256
+	}
+	return 1500
+}
+
 // turner is what an agent does with the lanes of a node. It hears the claims and messages of the others at once.
 type turner struct {
 	*node
@@ -212,13 +221,19 @@ func newStream(from, to *node) *stream {
 			s.received.Add(1)
 		}
 	}()
-	go s.send(out, packetsASecond(from.lab.mode))
+	go s.send(out, from.lab.mode)
 	tb.Cleanup(func() { in.Close(); out.Close() })
 	return s
 }
 
-// send keeps the pace, and catches up with it in small steps.
-func (s *stream) send(out *net.UDPConn, rate float64) {
+// underWay is how many packets have been sent and have not arrived.
+func (s *stream) underWay() uint64 {
+	received := s.received.Load() // first: what is sent meanwhile may arrive, too
+	return s.sent.Load() - received
+}
+
+// send keeps the pace, and catches up with it in small steps, as far as the window lets it.
+func (s *stream) send(out *net.UDPConn, mode wireguard.Mode) {
 	defer close(s.done)
 	packet := make([]byte, 128)
 	start := time.Now()
@@ -230,8 +245,8 @@ func (s *stream) send(out *net.UDPConn, rate float64) {
 			return
 		case <-tick.C:
 		}
-		behind := uint64(time.Since(start).Seconds()*rate) - s.sent.Load()
-		for range min(behind, 32) {
+		behind := uint64(time.Since(start).Seconds()*packetsASecond(mode)) - s.sent.Load()
+		for range min(behind, 32, window(mode)-s.underWay()) {
 			binary.BigEndian.PutUint64(packet, s.sent.Add(1))
 			if _, err := out.Write(packet); err != nil {
 				return

@@ -168,7 +168,7 @@ func send(tb testing.TB, from *node, to *net.TCPAddr, size int, received chan in
 func TestStalledProcessLosesNothing(t *testing.T) {
 	l := newLab(t, 1500)
 	l.only(wireguard.Userspace)
-	const packets = 1500
+	packets := window(l.mode)
 	a, b := l.addNode(overlay.IPv4), l.addNode(overlay.IPv4)
 	b.echo()
 	l.reconcile()
@@ -178,7 +178,7 @@ func TestStalledProcessLosesNothing(t *testing.T) {
 		if err := stalled.process.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-		for start := s.sent.Load(); s.sent.Load() < start+packets; {
+		for s.underWay() < packets {
 			time.Sleep(time.Millisecond)
 		}
 		if err := stalled.process.Process.Signal(syscall.SIGCONT); err != nil {
