@@ -29,10 +29,12 @@ func (b *Builder) EnsurePackages(ctx context.Context, names ...string) error {
 	}
 	b.Say("installing Debian packages: %s", strings.Join(missing, " "))
 	env := []string{"DEBIAN_FRONTEND=noninteractive"}
-	if _, err := run(ctx, "", env, "apt-get", "update", "-q"); err != nil {
+	// Another apt may be at work: wait for it rather than fail.
+	const lock = "DPkg::Lock::Timeout=600"
+	if _, err := run(ctx, "", env, "apt-get", "update", "-q", "-o", lock); err != nil {
 		return fmt.Errorf("install packages: %w", err)
 	}
-	install := append([]string{"apt-get", "install", "-q", "-y", "--no-install-recommends"}, missing...)
+	install := append([]string{"apt-get", "install", "-q", "-y", "-o", lock, "--no-install-recommends"}, missing...)
 	if _, err := run(ctx, "", env, install...); err != nil {
 		return fmt.Errorf("install packages: %w", err)
 	}
