@@ -98,6 +98,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(rotations)*time.Minute)
 	defer cancel()
 	r := newRotating(ctx, t)
+	r.agreed(ctx, time.Time{}) // a node that was away before may still be at it
 	capture, err := shared.Capture()
 	r.must("watch the underlay", err)
 	r.load()
@@ -199,13 +200,7 @@ func (r *rotating) away(ctx context.Context) {
 	goOn()
 	began := time.Now()
 	r.settle(ctx, second)
-	r.await(ctx, func(_ string, k keysOf) bool {
-		fine := len(k.Keys.WaitsFor) == 0 && len(k.Peers) == len(shared.Members)-1
-		for _, p := range k.Peers {
-			fine = fine && p.PresharedKey == "agreed" && p.LastHandshake.After(began)
-		}
-		return fine
-	})
+	r.agreed(ctx, began)
 	r.Logf("%s, stopped during two changes of keys that %s and %s made or asked for, has caught up after %s", stopped, asked, other, time.Since(began).Round(time.Millisecond))
 }
 
@@ -305,6 +300,18 @@ func (r *rotating) rotate(node string) uint32 {
 func (r *rotating) settle(ctx context.Context, generation uint32) {
 	r.Helper()
 	r.await(ctx, func(_ string, k keysOf) bool { return k.Keys.Settled >= generation })
+}
+
+// agreed waits until nobody waits for anybody, and each two nodes have a preshared key and have shaken hands since a time.
+func (r *rotating) agreed(ctx context.Context, since time.Time) {
+	r.Helper()
+	r.await(ctx, func(_ string, k keysOf) bool {
+		fine := len(k.Keys.WaitsFor) == 0 && len(k.Peers) == len(shared.Members)-1
+		for _, p := range k.Peers {
+			fine = fine && p.PresharedKey == "agreed" && p.LastHandshake.After(since)
+		}
+		return fine
+	})
 }
 
 // await waits until every node's status is as wanted; the one of a stopped agent is empty.

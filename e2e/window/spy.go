@@ -3,6 +3,7 @@ package window
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -193,6 +194,9 @@ func Answered(root, namespace string) (map[string]time.Time, error) {
 	at := map[string]time.Time{}
 	for _, name := range files {
 		text, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the kubelet has just tidied up after an agent that ended long ago
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read agent's log: %w", err)
 		}
