@@ -33,6 +33,9 @@ const (
 	hostAddress = "198.19.254.2"
 )
 
+// slow is how long a busy machine may take for a daemon's start or end, which is a matter of seconds.
+const slow = 2 * time.Minute
+
 // daemon is an engine that this package started. The record on disk is what Down goes by.
 type daemon struct {
 	PID int `json:"pid"`
@@ -211,7 +214,7 @@ func libraryPath(tree string) []string {
 // ready waits until the engine answers, and then connects its network namespace with the machine's.
 func (d daemon) ready(ctx context.Context) error {
 	e := d.engine()
-	err := poll(ctx, 30*time.Second, func() error {
+	err := poll(ctx, slow, func() error {
 		if !e.works(ctx) {
 			return errors.New("it does not answer")
 		}
@@ -243,7 +246,7 @@ func (d daemon) stop(ctx context.Context) error {
 			return fmt.Errorf("stop container engine: %w", err)
 		}
 	}
-	err := poll(ctx, 30*time.Second, func() error {
+	err := poll(ctx, slow, func() error {
 		if d.alive() {
 			return fmt.Errorf("stop container engine: process %d does not end", d.PID)
 		}

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/kithnet/kith/e2e/parts"
 )
@@ -224,7 +223,7 @@ func (n nodeTree) preload(ctx context.Context) error {
 		_, err := run(exec.CommandContext(ctx, n.set.Bin("ctr"), append([]string{"--address", address, "--namespace", "k8s.io"}, args...)...))
 		return err
 	}
-	if err := poll(ctx, 20*time.Second, func() error { return ctr("version") }); err != nil {
+	if err := poll(ctx, slow, func() error { return ctr("version") }); err != nil {
 		return err
 	}
 	for _, archive := range n.archives {
