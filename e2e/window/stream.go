@@ -3,6 +3,7 @@ package window
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -10,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stream is numbered datagrams from one pod to another at a steady rate. A sender that was held up makes good for it.
+// Stream is numbered datagrams from one pod to another at a steady rate. A sender that was held up makes good for it. As
+// long as what it sends within an eighth of a second is all under way, it waits: no queue between pods is full then for
+// want of processor time, so that what is lost was not the machine's to lose.
 type Stream struct {
 	From, To *End
 
@@ -22,10 +25,11 @@ type Stream struct {
 	sender  sync.WaitGroup
 	reader  sync.WaitGroup
 
-	mu    sync.Mutex
-	sent  []time.Duration // when, since it began
-	heard []bool
-	count int // of those heard
+	mu     sync.Mutex
+	sent   []time.Duration // when, since it began
+	heard  []bool
+	count  int // of those heard
+	latest int // the highest number heard; -1: none
 }
 
 // What a held up sender makes good for at once, and what a reader that gets no processor time may find waiting.
@@ -37,7 +41,7 @@ const (
 
 // NewStream starts a stream between two pods, on a port of its own.
 func NewStream(from, to *End, number uint16, rate int) (*Stream, error) {
-	s := &Stream{From: from, To: to, rate: rate, began: time.Now(), quit: make(chan struct{})}
+	s := &Stream{From: from, To: to, rate: rate, began: time.Now(), quit: make(chan struct{}), latest: -1}
 	s.target = &unix.SockaddrInet6{Port: int(number), Addr: to.Address.As16()}
 	var err error
 	if s.in, err = to.socket(unix.SOCK_DGRAM, number); err != nil {
@@ -73,7 +77,7 @@ func (s *Stream) send() {
 		case <-tick.C:
 		}
 		due := int(time.Since(s.began).Seconds() * float64(s.rate))
-		for range min(due-s.next(), atOnce) {
+		for range min(due-s.next(), atOnce, max(s.rate/8, 1)-s.underWay()) {
 			if !s.sendOne() {
 				break
 			}
@@ -85,6 +89,14 @@ func (s *Stream) next() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sent)
+}
+
+// underWay is how many datagrams may still arrive, and have not been overtaken.
+func (s *Stream) underWay() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	recent, _ := slices.BinarySearch(s.sent, time.Since(s.began)-patience)
+	return len(s.sent) - max(recent, s.latest+1)
 }
 
 // sendOne says whether the kernel took the datagram.
@@ -129,6 +141,7 @@ func (s *Stream) hear(number uint64) {
 	if number < uint64(len(s.heard)) && !s.heard[number] {
 		s.heard[number] = true
 		s.count++
+		s.latest = max(s.latest, int(number))
 	}
 }
 
