@@ -51,7 +51,7 @@ func TestMemoryOfWireGuardGo(t *testing.T) {
 	}
 	n.acceptCrowd(server, peers)
 	t.Logf("%d peers, idle: %s", crowd, memory(t, n))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	var all sync.WaitGroup
 	for _, p := range peers {
