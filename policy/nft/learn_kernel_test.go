@@ -187,11 +187,14 @@ func TestFullSetKeepsNothingFromOthers(t *testing.T) {
 		lists, err := table.socket.dump(unix.NFT_MSG_GETSETELEM,
 			named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table), named(unix.NFTA_SET_ELEM_LIST_SET, e.Set))
 		must(t, "list", err)
-		n := 0
+		// While the kernel makes a set's table larger or smaller, its walk may come to an element twice (rhashtable.c).
+		keys := map[string]bool{}
 		for _, b := range lists {
-			n += len(parseElements(want.Sets[e.Set].SetSpec, b))
+			for _, held := range parseElements(want.Sets[e.Set].SetSpec, b) {
+				keys[held.key.Low] = true
+			}
 		}
-		return n
+		return len(keys)
 	}
 	fill := map[ruleset.ElementChange]time.Duration{}
 	for i := range ruleset.LearnedSize {
