@@ -141,6 +141,9 @@ func (i *Identity) Labels() Labels { return i.labels }
 // Key is the canonical form, hashed.
 func (i *Identity) Key() Key { return i.key }
 
+// NamedPorts are the pod's, in order. They are not to be changed.
+func (i *Identity) NamedPorts() []NamedPort { return i.ports }
+
 // PortNumbers are the numbers that a port name of a protocol stands for in this pod, in order: several when several
 // containers use one name.
 func (i *Identity) PortNumbers(p Protocol, name string) []uint16 {

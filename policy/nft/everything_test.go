@@ -46,8 +46,9 @@ func setsOfEverything(r ruleset.Ruleset) {
 		ruleset.Key{Low: exact(ip("10.0.0.0"), "\x00", "\x00\x00").Low, High: exact(ip("10.255.255.255"), "\xff", "\xff\xff").Low}, ruleset.Value{})
 	putSet(r, "in_1_block6", set{key: types{ip6, proto, port}, interval: true},
 		ruleset.Key{Low: exact(ip("fd00::"), "\x06", "\x00\x01").Low, High: exact(ip("fd00::ffff"), "\x06", "\x00\x01").Low}, ruleset.Value{})
-	putSet(r, "in_1_open", set{key: types{proto, port}, interval: true},
-		ruleset.Key{Low: exact("\x84", "\x00\x00").Low, High: exact("\x84", "\xff\xff").Low}, ruleset.Value{})
+	putSet(r, "ports_1", set{key: types{port, proto}, interval: true},
+		ruleset.Key{Low: exact("\x00\x00", "\x84").Low, High: exact("\xff\xff", "\x84").Low}, ruleset.Value{})
+	putSet(r, "in_1_any.1", set{key: types{class}}, exact("\x89\xab\xcd\xef"), ruleset.Value{})
 	pairs4 := ruleset.SetSpec{Name: "told4_www.example.com", Key: types{ip4, ip4}, Learned: true}
 	pairs6 := ruleset.SetSpec{Name: "held6_.a_b.example.com", Key: types{ip6, ip6}, Learned: true}
 	for _, s := range []ruleset.SetSpec{pairs4, pairs6} {
@@ -82,7 +83,7 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.Direction{Of: ruleset.Reply}, ruleset.Lookup{Fields: answer, Set: "in_1_range"}, goTo},
 		e{ruleset.Lookup{Fields: f{ruleset.OriginalSource, ruleset.L4Proto, ruleset.DestinationPort}, Set: "in_1_block4"}, goTo},
 		e{ruleset.Lookup{Fields: f{ruleset.OriginalSource6, ruleset.L4Proto, ruleset.SourcePort}, Set: "in_1_block6"}, goTo},
-		e{ruleset.Lookup{Fields: f{ruleset.L4Proto, ruleset.DestinationPort}, Set: "in_1_open"}, goTo},
+		e{ruleset.Lookup{Fields: f{ruleset.DestinationPort, ruleset.L4Proto}, Set: "ports_1"}, ruleset.Lookup{Fields: f{ruleset.Priority}, Set: "in_1_any.1"}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.Protocol{Number: 1}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 1, Type: 3}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 58, Type: 2}, goTo},

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/kithnet/kith/policy/ruleset"
 )
@@ -47,7 +46,7 @@ const (
 //
 //  1. New sets and chains, which nothing refers to yet; the address blocks of the cluster, at once; the rules of new
 //     base chains. When the table is new this is the default: no pod's veth is open.
-//  2. What is in new sets.
+//  2. What is in new sets, and what is in lists: whatever rule names a list means all that is to be in it.
 //  3. Attachments that close.
 //  4. What is no longer allowed.
 //  5. Addresses that had no identity number: the new rules may deny by it, the old ones seldom know it.
@@ -62,8 +61,7 @@ const (
 //  14. Attachments that open.
 //  15. Chains and sets that nothing refers to any more.
 //
-// An element whose data changes is deleted and added in one batch, at its addition's stage. What is no longer denied goes
-// directly before what is newly denied where intervals may overlap.
+// An element whose data changes is deleted and added in one batch, at its addition's stage.
 //
 // The promise is for one change in the cluster at a time, and for each direction of a pod: of several changes a part may
 // be seen meanwhile, and between two pods of this node the one's new rules with the other's old ones. A policy that
@@ -77,7 +75,6 @@ func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
 	for _, spec := range tx.AddSets {
 		fresh[spec.Name] = true
 	}
-	crowds := crowded(tx.AddElements, specs)
 	deleted := make(map[spot]ruleset.ElementChange, len(tx.DeleteElements))
 	for _, e := range tx.DeleteElements {
 		deleted[spot{e.Set, e.Key}] = e
@@ -101,9 +98,6 @@ func stages(tx ruleset.Transaction, specs map[string]ruleset.SetSpec) []stage {
 	for _, e := range tx.DeleteElements {
 		if _, ok := deleted[spot{e.Set, e.Key}]; ok {
 			i := stageOfDeletion(e, specs[e.Set])
-			if i == stageUnforbid && crowds[around(e, specs[e.Set])] {
-				i = stageForbid
-			}
 			s[i].changes = append(s[i].changes, change{delete: true, tied: i == stageNew, ElementChange: e})
 		}
 	}
@@ -132,6 +126,8 @@ func stagesOfRules(tx ruleset.Transaction, s []stage) {
 
 func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 	switch {
+	case e.Listed():
+		return stageFill
 	case isPlainInterval(spec):
 		return stageNew
 	case e.Opens():
@@ -148,6 +144,8 @@ func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 
 func stageOfDeletion(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 	switch {
+	case e.Listed():
+		return stageFill
 	case isPlainInterval(spec):
 		return stageNew
 	case e.Opens():
@@ -166,26 +164,6 @@ func stageOfDeletion(e ruleset.ElementChange, spec ruleset.SetSpec) int {
 type spot struct {
 	set string
 	key ruleset.Key
-}
-
-// crowded is where intervals that restrain are added. The kernel refuses one that overlaps another.
-func crowded(added []ruleset.ElementChange, specs map[string]ruleset.SetSpec) map[spot]bool {
-	c := map[spot]bool{}
-	for _, e := range added {
-		if spec := specs[e.Set]; isConcatOfIntervals(spec) && e.Restrains() {
-			c[spot{set: e.Set}], c[around(e, spec)] = true, true
-		}
-	}
-	return c
-}
-
-// around is where an interval may overlap others: among those of its identity, or else anywhere in its set.
-func around(e ruleset.ElementChange, spec ruleset.SetSpec) spot {
-	first := e.Key.Low[:min(4, len(e.Key.Low))]
-	if isConcatOfIntervals(spec) && spec.Key[0] == ruleset.TypeClassID && strings.HasPrefix(e.Key.High, first) {
-		return spot{e.Set, ruleset.Key{Low: first}}
-	}
-	return spot{set: e.Set}
 }
 
 // isPlainInterval tells the address blocks of the cluster: few elements, which may overlap before and after.

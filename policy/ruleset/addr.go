@@ -25,6 +25,12 @@ func (r addrRange) contains(a netip.Addr) bool {
 	return a.BitLen() == r.from.BitLen() && r.from.Compare(a) <= 0 && a.Compare(r.to) <= 0
 }
 
+// within says whether one of the ranges, which are sorted and disjoint, contains an address.
+func within(rs []addrRange, a netip.Addr) bool {
+	i, begins := slices.BinarySearchFunc(rs, a, func(r addrRange, a netip.Addr) int { return r.from.Compare(a) })
+	return begins || i > 0 && rs[i-1].contains(a)
+}
+
 // mergeRanges sorts, and joins what overlaps or touches: the kernel refuses intervals that overlap.
 func mergeRanges(rs []addrRange) []addrRange {
 	slices.SortFunc(rs, func(a, b addrRange) int { return a.from.Compare(b.from) })
@@ -52,29 +58,20 @@ func touches(a, b addrRange) bool {
 
 // subtract takes holes out of a range.
 func subtract(r addrRange, holes []addrRange) []addrRange {
-	left := []addrRange{r}
-	for _, h := range holes {
-		var rest []addrRange
-		for _, l := range left {
-			rest = append(rest, without(l, h)...)
-		}
-		left = rest
-	}
-	return left
-}
-
-func without(r, hole addrRange) []addrRange {
-	if r.from.BitLen() != hole.from.BitLen() || hole.to.Less(r.from) || r.to.Less(hole.from) {
-		return []addrRange{r}
-	}
 	var out []addrRange
-	if r.from.Less(hole.from) {
-		out = append(out, addrRange{r.from, hole.from.Prev()})
+	for _, h := range mergeRanges(holes) {
+		if h.from.BitLen() != r.from.BitLen() || h.to.Less(r.from) || r.to.Less(h.from) {
+			continue
+		}
+		if r.from.Less(h.from) {
+			out = append(out, addrRange{r.from, h.from.Prev()})
+		}
+		if !h.to.Less(r.to) {
+			return out
+		}
+		r.from = h.to.Next()
 	}
-	if hole.to.Less(r.to) {
-		out = append(out, addrRange{hole.to.Next(), r.to})
-	}
-	return out
+	return append(out, r)
 }
 
 // peerRanges is the addresses of a peer that is a block or nodes.
@@ -119,18 +116,26 @@ type box struct {
 	port portRange
 }
 
+// maxOverlap bounds what disjoint makes of boxes that overlap.
+const maxOverlap = 1 << 16
+
 // disjoint cuts boxes so that they cover the same and none overlaps another: the kernel refuses such elements, or not,
-// depending on their order.
-func disjoint(boxes []box) []box {
+// depending on their order. The work grows with the square of how much they overlap: it says no where that is too much.
+func disjoint(boxes []box) ([]box, bool) {
 	var out []box
+	work := 0
 	for _, proto := range protocolsOf(boxes) {
 		for _, six := range []int{32, 128} {
-			out = append(out, slabs(slices.DeleteFunc(slices.Clone(boxes), func(b box) bool {
+			cut, ok := slabs(slices.DeleteFunc(slices.Clone(boxes), func(b box) bool {
 				return b.port.protocol != proto || b.addr.from.BitLen() != six
-			}))...)
+			}), &work)
+			if !ok {
+				return nil, false
+			}
+			out = append(out, cut...)
 		}
 	}
-	return out
+	return out, true
 }
 
 func protocolsOf(boxes []box) []uint8 {
@@ -143,8 +148,8 @@ func protocolsOf(boxes []box) []uint8 {
 }
 
 // slabs cuts boxes of one protocol and family at every address at which one of them begins or ends, and joins the
-// ports within each slab, then neighbouring slabs with the same ports. It sorts boxes.
-func slabs(boxes []box) []box {
+// ports within each slab, then neighbouring slabs with the same ports. It sorts boxes, and counts its work.
+func slabs(boxes []box, work *int) ([]box, bool) {
 	slices.SortFunc(boxes, func(a, b box) int { return a.addr.from.Compare(b.addr.from) })
 	var out, open []box // open: those that the slab at hand is within
 	var last []portRange
@@ -153,6 +158,9 @@ func slabs(boxes []box) []box {
 		open = slices.DeleteFunc(open, func(b box) bool { return b.addr.to.Less(r.from) })
 		for len(boxes) > 0 && boxes[0].addr.from == r.from {
 			open, boxes = append(open, boxes[0]), boxes[1:]
+		}
+		if *work += len(open); *work > maxOverlap {
+			return nil, false
 		}
 		ports := portsOf(open)
 		if len(ports) > 0 && slices.Equal(ports, last) && touches(out[first].addr, r) {
@@ -166,7 +174,7 @@ func slabs(boxes []box) []box {
 			out = append(out, box{r, p})
 		}
 	}
-	return out
+	return out, true
 }
 
 func portsOf(boxes []box) []portRange {

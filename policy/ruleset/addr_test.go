@@ -85,7 +85,7 @@ func TestDisjoint(t *testing.T) {
 			first := uint16(r.IntN(10))
 			boxes = append(boxes, box{smallRange(r), portRange{uint8(6 + 11*r.IntN(2)), first, first + uint16(r.IntN(5))}})
 		}
-		cut := disjoint(boxes)
+		cut, _ := disjoint(boxes)
 		for i := range 256 {
 			for port := range uint16(16) {
 				for _, proto := range []uint8{6, 17} {
@@ -112,7 +112,7 @@ func hits(boxes []box, a netip.Addr, protocol uint8, port uint16) int {
 func TestDisjointAtTheEnds(t *testing.T) {
 	all := addrRange{netip.MustParseAddr("::"), netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")}
 	top := addrRange{netip.MustParseAddr("ffff::"), all.to}
-	got := disjoint([]box{{all, portRange{6, 80, 80}}, {top, portRange{6, 0, 65535}}})
+	got, _ := disjoint([]box{{all, portRange{6, 80, 80}}, {top, portRange{6, 0, 65535}}})
 	want := []box{
 		{addrRange{all.from, top.from.Prev()}, portRange{6, 80, 80}},
 		{top, portRange{6, 0, 65535}},

@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 // bigCluster has 10,000 pods in 50 namespaces on 100 nodes, each third pod with labels of its own, and 1,000 policies
 // of which each selects pods of this node.
-func bigCluster(b *testing.B) Input {
+func bigCluster(b testing.TB) Input {
 	in := Input{Network: Network{Node: "node0"}}
 	for n := range 100 {
 		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(100 + n), 0, 0}), 24)
@@ -50,7 +51,7 @@ func bigPod(i int) identity.Pod {
 	}
 }
 
-func bigPolicy(b *testing.B, i int) policy.Policy {
+func bigPolicy(b testing.TB, i int) policy.Policy {
 	own := policy.Peer{OwnNamespace: true, Pods: selector(b, fmt.Sprintf("app in (app%d,app%d)", i%20, (i+7)%20))}
 	team := policy.Peer{Namespaces: selector(b, fmt.Sprintf("team=%d", i%10)), Pods: selector(b, fmt.Sprintf("app=app%d", i%20))}
 	block := policy.Peer{Block: &policy.Block{CIDR: netip.MustParsePrefix("172.18.0.0/16"), Except: prefixes("172.18.7.0/24")}}
@@ -201,8 +202,57 @@ func BenchmarkDisjoint(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		if got := len(disjoint(boxes)); got != len(boxes) {
-			b.Fatalf("%d boxes became %d", len(boxes), got)
+		if cut, ok := disjoint(boxes); !ok || len(cut) != len(boxes) {
+			b.Fatalf("%d boxes became %d", len(boxes), len(cut))
 		}
 	}
+}
+
+// BenchmarkCrossProduct is a policy of which one rule names 2,000 networks and 2,000 ports.
+func BenchmarkCrossProduct(b *testing.B) { benchmarkRule(b, networks(2000), portsApart(2000)) }
+
+// BenchmarkLargestPolicy is about the largest that the API takes.
+func BenchmarkLargestPolicy(b *testing.B) { benchmarkRule(b, networks(9000), portsApart(9000)) }
+
+// BenchmarkHoles is a policy that takes 8,000 networks out of one.
+func BenchmarkHoles(b *testing.B) {
+	var holes []netip.Prefix
+	for _, p := range networks(8000) {
+		holes = append(holes, p.Block.CIDR)
+	}
+	benchmarkRule(b, []policy.Peer{{Block: &policy.Block{CIDR: netip.MustParsePrefix("192.0.0.0/8"), Except: holes}}}, []policy.Port{tcp(443, 443)})
+}
+
+// BenchmarkPortsOfIdentities is a policy that lets 10,000 pods of a few thousand identities to 2,000 ports.
+func BenchmarkPortsOfIdentities(b *testing.B) {
+	benchmarkRule(b, []policy.Peer{{Namespaces: selector(b, "*"), Pods: selector(b, "*")}}, portsApart(2000))
+}
+
+// benchmarkRule puts a policy with one rule on a pod of the big cluster.
+func benchmarkRule(b *testing.B, peers []policy.Peer, ports []policy.Port) {
+	in := bigCluster(b)
+	in.Policies = []policy.Policy{{Namespace: "ns0", Name: "one", Subject: selector(b, "*"), Egress: isolate()}}
+	c := CompilerOf(in)
+	c.Commit()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	before, n := m.TotalAlloc, 0
+	for b.Loop() {
+		in.Policies[0].Egress = isolate(policy.Rule{Peers: peers, Ports: ports})
+		c.PutPolicy(in.Policies[0])
+		c.Commit()
+		b.StopTimer()
+		runtime.ReadMemStats(&m)
+		allocated := m.TotalAlloc
+		in.Policies[0].Egress = isolate()
+		c.PutPolicy(in.Policies[0])
+		c.Commit()
+		runtime.ReadMemStats(&m)
+		before += m.TotalAlloc - allocated
+		n++
+		b.StartTimer()
+	}
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/1e3/float64(n), "ms/compile")
+	b.ReportMetric(float64(m.TotalAlloc-before)/1e6/float64(n), "MB/compile")
 }

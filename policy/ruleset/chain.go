@@ -1,7 +1,6 @@
 package ruleset
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -42,15 +41,27 @@ func (ch *chain) title() string {
 	return s + [...]string{policy.Ingress: "in", policy.Egress: "eg"}[ch.direction]
 }
 
-func (ch *chain) makeName() string {
+// text is all that tells the chain from others of its title.
+func (ch *chain) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", ch.direction)
 	for _, p := range ch.policies {
 		fmt.Fprintf(&b, "%s\n", p)
 	}
 	b.WriteString(ch.resolved.String())
-	sum := sha256.Sum256([]byte(b.String()))
-	return fmt.Sprintf("%s_%x", ch.title(), sum[:8])
+	return b.String()
+}
+
+// nameChain gives a chain its name, or finds the one that is the same. Two chains of which the hash is the same do not
+// share a name, nor each other's rules.
+func (c *Compiler) nameChain(ch *chain) (known *chain) {
+	text := ch.text()
+	for n := 0; ; n++ {
+		ch.name = fmt.Sprintf("%s_%s", ch.title(), c.hash(fmt.Sprintf("%d\n%s", n, text)))
+		known = c.chains[ch.name]
+		if known == nil || known.text() == text {
+			return known
+		}
+	}
 }
 
 // acquire finds or makes the chain of a tier for a subject, nil when none of its policies holds for it.
@@ -66,8 +77,8 @@ func (c *Compiler) acquire(t policy.Tier, d policy.Direction, subject *identity.
 	if d == policy.Ingress {
 		ch.resolved = resolve(subject, holding)
 	}
-	ch.name = ch.makeName()
-	if known := c.chains[ch.name]; known != nil {
+	known := c.nameChain(ch)
+	if known != nil {
 		known.users++
 		return known
 	}
@@ -164,9 +175,6 @@ func (c *Compiler) fill(x *content) {
 	for set := range x.sets {
 		c.want.putSet(specOf(x.prefix, set))
 	}
-	for _, i := range x.fixed {
-		c.want.put(x.prefix+i.set, i.key, Value{})
-	}
 	c.learn(x)
 	for id := range x.members() {
 		c.contribute(x, id)
@@ -188,8 +196,8 @@ func (c *Compiler) empty(ch *chain) {
 		for id := range x.members() {
 			c.withdraw(x, id)
 		}
-		for _, i := range x.fixed {
-			c.want.delete(x.prefix+i.set, i.key)
+		for _, name := range x.lists {
+			c.leaveList(name)
 		}
 		for a := range x.inBlock {
 			c.unname(x, a)
@@ -218,7 +226,7 @@ func (c *Compiler) contribute(x *content, id *identity.Identity) {
 	if n == nil {
 		n = &naming{number: c.table.Number(id)}
 	}
-	items := x.items(id, n.number)
+	items := c.items(x, id, n.number)
 	if len(items) == 0 {
 		return
 	}
@@ -237,7 +245,7 @@ func (c *Compiler) withdraw(x *content, id *identity.Identity) {
 	if n == nil {
 		return
 	}
-	items := x.items(id, n.number)
+	items := c.items(x, id, n.number)
 	if len(items) == 0 {
 		return
 	}

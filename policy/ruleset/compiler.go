@@ -26,6 +26,8 @@ type Compiler struct {
 	byAddress map[*chain]struct{} // chains with named blocks
 	names     map[*identity.Identity]*naming
 	domains   map[policy.Domain]int // how many contents name each
+	lists     map[string]*list
+	hash      func(string) string // of what names stand for
 	want      *wanted
 	dirty     dirt
 }
@@ -37,6 +39,7 @@ type dirt struct {
 	departed    []*attached                     // still in the ruleset
 	renamed     map[*identity.Identity]struct{} // named now, or not any more
 	unused      map[*chain]struct{}
+	idle        map[string]struct{} // lists
 	network     bool
 }
 
@@ -47,6 +50,7 @@ func NewCompiler() *Compiler {
 		attachments: map[string]*attached{}, claims: map[netip.Addr][]string{},
 		peers: newPeerIndex(), chains: map[string]*chain{}, chainsOf: map[policy.Name][]*chain{},
 		byAddress: map[*chain]struct{}{}, names: map[*identity.Identity]*naming{}, domains: map[policy.Domain]int{},
+		lists: map[string]*list{}, hash: hash128,
 		want: newWanted(), dirty: newDirt(),
 	}
 	c.dirty.network = true

@@ -11,44 +11,30 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// The sets that a chain may have, by the end of their name.
+// The sets of identities that a chain may have, by the end of their name. They change with the pods of the cluster, and so
+// have no intervals.
 const (
-	setAny    = "_any"   // identity, for rules without ports
-	setPort   = "_port"  // identity . protocol . port
-	setRange  = "_range" // the same with intervals
-	setNet4   = "_net4"  // addresses with intervals, for rules without ports
-	setNet6   = "_net6"
-	setBlock4 = "_block4" // address . protocol . port with intervals
-	setBlock6 = "_block6"
-	setName4  = "_name4" // address . protocol . port: pods in a block that have a port of a name
-	setName6  = "_name6"
-	setOpen   = "_open" // protocol . port with intervals, for rules without peers
-	setTo     = "_to"   // the same for a rule with domain names; its number follows
+	setAny   = "_any"   // identity, for rules without ports; with a hash of ports behind it, for those of a class
+	setPort  = "_port"  // identity . protocol . port
+	setName4 = "_name4" // address . protocol . port: pods in a block that have a port of a name
+	setName6 = "_name6"
 )
+
+// few is how many ports a rule may have for each of its peers to be entered with each of them. With more, the peers are one
+// set and the ports another, and what the policy costs grows with their sum.
+const few = 4
 
 // specOf is one of these sets of a chain, without elements.
 func specOf(chain, set string) SetSpec {
-	s := SetSpec{Name: chain + set}
-	if strings.HasPrefix(set, setTo) {
-		set = setOpen
-	}
+	s := SetSpec{Name: chain + set, Key: []Type{TypeClassID}}
 	switch set {
-	case setAny:
-		s.Key = []Type{TypeClassID}
-	case setPort, setRange:
+	case setPort:
 		s.Key = []Type{TypeClassID, TypeInetProto, TypeInetService}
-	case setNet4:
-		s.Key = []Type{TypeIPv4Addr}
-	case setNet6:
-		s.Key = []Type{TypeIPv6Addr}
-	case setBlock4, setName4:
+	case setName4:
 		s.Key = []Type{TypeIPv4Addr, TypeInetProto, TypeInetService}
-	case setBlock6, setName6:
+	case setName6:
 		s.Key = []Type{TypeIPv6Addr, TypeInetProto, TypeInetService}
-	case setOpen:
-		s.Key = []Type{TypeInetProto, TypeInetService}
 	}
-	s.Interval = slices.Contains([]string{setRange, setNet4, setNet6, setBlock4, setBlock6, setOpen}, set)
 	return s
 }
 
@@ -65,34 +51,40 @@ type content struct {
 	prefix   string        // of its sets' names
 	open     bool          // some rule matches everything
 	peers    []peerRule
-	fixed    []item
+	bySet    map[*peerSet][]int // the peers that have a set
 	named    []namedBlock
 	byName   []domainRule
-	blocks   bool // depends on the nodes' addresses
+	depends  bool // on the nodes' addresses
 	sets     map[string]struct{}
 	inBlock  map[netip.Addr][]item // what namedItems gave
+
+	nets     families // lists for rules without ports
+	blocks   families // lists for rules with few addresses and ports
+	openings string   // the list of ports for rules without peers; may be empty
+	classes  []class
+	lists    []string // all that it has, one as often as it is used
 }
 
-// peerRule is a rule that names pods.
+// class is the rules with the same ports, where these are many: a peer and a port are looked up one after the other.
+type class struct {
+	ports string // the list
+	pods  string // the set of identities; empty: no peer selects pods
+	nets  families
+}
+
+// peerRule is rules that name the same pods.
 type peerRule struct {
-	sets  []*peerSet
-	ports ports
+	sets   []*peerSet
+	all    bool        // all ports
+	single []portRange // each of these ports, and
+	class  string      // those of a class, by its set; may be empty, and
+	names  nameSet     // what each pod means by these names
 }
 
-// namedBlock matches a named port of the pods that have an address in these ranges.
+// namedBlock matches a named port of the pods that have an address in these ranges, which are sorted.
 type namedBlock struct {
 	ranges []addrRange
-	names  []portName
-}
-
-// builder makes a content of rules.
-type builder struct {
-	content
-	compiler *Compiler
-	chain    *chain
-	nets     []addrRange
-	boxes    []box
-	openings []portRange
+	names  nameSet
 }
 
 // build makes a content of a run of rules. It enters the chain as user of the peer sets.
@@ -100,20 +92,23 @@ func (c *Compiler) build(ch *chain, g run) *content {
 	b := builder{compiler: c, chain: ch, content: content{action: g.action, sets: map[string]struct{}{}}}
 	for _, r := range g.rules {
 		b.rule(r.policy, r.rule)
-		if name := r.policy.Key(); !slices.Contains(b.policies, name) {
-			b.policies = append(b.policies, name)
+		if n := len(b.policies); n == 0 || b.policies[n-1] != r.policy.Key() {
+			b.policies = append(b.policies, r.policy.Key())
 		}
 	}
 	if b.open {
-		for _, r := range b.peers {
+		for _, r := range b.pods {
 			c.leaveAll(r.sets, ch)
+		}
+		for _, name := range b.lists {
+			c.leaveList(name)
 		}
 		return &content{action: g.action, policies: b.policies, open: true}
 	}
 	b.finish()
 	b.prefix = ch.name
 	if ch.tier != policy.NetworkPolicy {
-		b.prefix = fmt.Sprintf("%s_%s_%s", ch.name, actionName(g.action), g.sum(b.fixed))
+		b.prefix = fmt.Sprintf("%s_%s_%s", ch.name, actionName(g.action), c.hash(g.text(b.named)))
 	}
 	return &b.content
 }
@@ -122,6 +117,31 @@ func (c *Compiler) leaveAll(sets []*peerSet, ch *chain) {
 	for _, s := range sets {
 		c.peers.leave(s, ch)
 	}
+}
+
+// builder makes a content of rules. Rules about the same peers become one, and then rules about the same ports.
+type builder struct {
+	content
+	compiler *Compiler
+	chain    *chain
+	pods     []podRule
+	podsOf   map[string]int // in pods, by the peers
+	nets     []addrRange
+	blocks   []blockRule
+	blocksOf map[string]int // in blocks, by the addresses
+	openings []portRange
+}
+
+// podRule is what rules say of some pods.
+type podRule struct {
+	sets []*peerSet
+	ports
+}
+
+// blockRule is what rules say of some addresses.
+type blockRule struct {
+	ranges []addrRange
+	ports  []portRange
 }
 
 func (b *builder) rule(p policy.Policy, r policy.Rule) {
@@ -135,47 +155,60 @@ func (b *builder) rule(p policy.Policy, r policy.Rule) {
 		b.openings = append(b.openings, ports.ranges...)
 		if len(ports.names) > 0 {
 			everyone := policy.Peer{Namespaces: labels.Everything(), Pods: labels.Everything()}
-			b.pods(p, []policy.Peer{everyone}, withoutRanges(ports))
+			b.rulePods(p, []policy.Peer{everyone}, withoutRanges(ports))
 		}
 	default:
-		b.pods(p, r.Peers, ports)
-		b.block(r.Peers, ports)
-		b.domain(r.Peers, ports)
+		b.rulePods(p, r.Peers, ports)
+		b.ruleBlocks(r.Peers, ports)
+		b.ruleDomains(r.Peers, ports)
 	}
 }
 
 func withoutRanges(p ports) ports { return ports{names: p.names} }
 
-// pods takes the peers of a rule that select pods.
-func (b *builder) pods(p policy.Policy, peers []policy.Peer, ports ports) {
-	rule := peerRule{ports: ports}
+// rulePods takes the peers of a rule that select pods.
+func (b *builder) rulePods(p policy.Policy, peers []policy.Peer, ports ports) {
+	var sets []*peerSet
 	for _, peer := range peers {
 		if peer.OfPods() {
-			rule.sets = append(rule.sets, b.compiler.peers.use(p.Namespace, peer, b.chain, b.compiler.table))
+			sets = append(sets, b.compiler.peers.use(p.Namespace, peer, b.chain, b.compiler.table))
 		}
 	}
-	if len(rule.sets) == 0 {
+	if len(sets) == 0 {
 		return
 	}
-	b.peers = append(b.peers, rule)
-	single, wide := singles(ports.ranges)
-	if ports.all {
-		b.sets[setAny] = struct{}{}
+	slices.SortFunc(sets, func(s, o *peerSet) int { return strings.Compare(s.name, o.name) })
+	names := make([]string, len(sets))
+	for i, s := range sets {
+		names[i] = s.name
 	}
-	if len(single)+len(ports.names) > 0 {
-		b.sets[setPort] = struct{}{}
+	at, known := enter(&b.podsOf, strings.Join(slices.Compact(names), "\n\n"), len(b.pods))
+	if !known {
+		b.pods = append(b.pods, podRule{sets: sets})
+	} else {
+		b.compiler.leaveAll(sets, b.chain)
 	}
-	if len(wide) > 0 {
-		b.sets[setRange] = struct{}{}
-	}
+	r := &b.pods[at].ports
+	r.all, r.ranges, r.names = r.all || ports.all, append(r.ranges, ports.ranges...), append(r.names, ports.names...)
 }
 
-// block takes the peers of a rule that are addresses.
-func (b *builder) block(peers []policy.Peer, ports ports) {
+// enter finds the place of a key, or enters one.
+func enter(m *map[string]int, key string, at int) (place int, known bool) {
+	if *m == nil {
+		*m = map[string]int{}
+	}
+	if place, known = (*m)[key]; !known {
+		(*m)[key], place = at, at
+	}
+	return place, known
+}
+
+// ruleBlocks takes the peers of a rule that are addresses.
+func (b *builder) ruleBlocks(peers []policy.Peer, ports ports) {
 	var ranges []addrRange
 	for _, peer := range peers {
 		if peer.Block != nil || peer.Nodes != nil {
-			b.blocks = true
+			b.depends = true
 			ranges = append(ranges, peerRanges(peer, b.compiler.network.Nodes)...)
 		}
 	}
@@ -187,80 +220,80 @@ func (b *builder) block(peers []policy.Peer, ports ports) {
 		b.nets = append(b.nets, ranges...)
 		return
 	}
-	for _, r := range ranges {
-		for _, p := range ports.ranges {
-			b.boxes = append(b.boxes, box{r, p})
+	if len(ports.ranges) > 0 {
+		at, known := enter(&b.blocksOf, rangesKey(ranges), len(b.blocks))
+		if !known {
+			b.blocks = append(b.blocks, blockRule{ranges: ranges})
 		}
+		b.blocks[at].ports = append(b.blocks[at].ports, ports.ranges...)
 	}
 	if len(ports.names) > 0 {
-		b.named = append(b.named, namedBlock{ranges, ports.names})
+		b.named = append(b.named, namedBlock{ranges, makeNames(ports.names)})
 		for _, r := range ranges {
 			b.sets[byFamily(r.from, setName4, setName6)] = struct{}{}
 		}
 	}
 }
 
-// finish makes the elements that depend on no identity.
-func (b *builder) finish() {
-	for _, r := range mergeRanges(b.nets) {
-		b.fix(byFamily(r.from, setNet4, setNet6), intervalKey(rangePart(r)))
+// rangesKey tells ranges from others.
+func rangesKey(ranges []addrRange) string {
+	var b []byte
+	for _, r := range ranges {
+		b = append(append(append(b, byte(r.from.BitLen())), r.from.AsSlice()...), r.to.AsSlice()...)
 	}
-	for _, x := range disjoint(b.boxes) {
-		k := intervalKey(rangePart(x.addr), protocolPart(x.port.protocol), portPart(x.port.first, x.port.last))
-		b.fix(byFamily(x.addr.from, setBlock4, setBlock6), k)
-	}
-	for _, p := range mergePorts(b.openings) {
-		b.fix(setOpen, intervalKey(protocolPart(p.protocol), portPart(p.first, p.last)))
-	}
-}
-
-func (b *builder) fix(set string, k Key) {
-	b.fixed = append(b.fixed, item{set, k})
-	b.sets[set] = struct{}{}
-}
-
-// items is what an identity under a number adds to the chain's sets. It must be the same when it is taken away, so it
-// depends on nothing that changes in between.
-func (c *content) items(id *identity.Identity, number uint32) []item {
-	var open []portRange
-	for _, r := range c.peers {
-		if !r.selects(id) {
-			continue
-		}
-		if r.ports.all {
-			return []item{{setAny, exactKey(numberPart(number))}}
-		}
-		open = append(open, r.ports.in(id)...)
-	}
-	return portItems(c, number, open)
+	return string(b)
 }
 
 func (r peerRule) selects(id *identity.Identity) bool {
 	return slices.ContainsFunc(r.sets, func(s *peerSet) bool { _, ok := s.members[id]; return ok })
 }
 
-// portItems splits by rule, not by what the rules come to together, where that would need a set that the chain does
-// not have: named ports never make a range.
-func portItems(c *content, number uint32, open []portRange) []item {
-	single, wide := singles(open)
-	items := make([]item, 0, len(single)+len(wide))
-	for _, p := range single {
-		items = append(items, item{setPort, exactKey(numberPart(number), protocolPart(p.protocol), portPart(p.first, p.first))})
+// selecting are the rules that select an identity. Either all rules are looked at or all sets that have the identity.
+func (c *Compiler) selecting(x *content, id *identity.Identity) []int {
+	sets := c.peers.of[id]
+	var out []int
+	if len(x.peers) <= len(sets) {
+		for i, r := range x.peers {
+			if r.selects(id) {
+				out = append(out, i)
+			}
+		}
+		return out
 	}
-	for _, p := range wide {
-		items = append(items, item{setRange, intervalKey(numberPart(number), protocolPart(p.protocol), portPart(p.first, p.last))})
+	for _, s := range sets {
+		out = append(out, x.bySet[s]...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// items is what an identity under a number adds to the chain's sets. It must be the same when it is taken away, so it
+// depends on nothing that changes in between.
+func (c *Compiler) items(x *content, id *identity.Identity, number uint32) []item {
+	var items []item
+	for _, i := range c.selecting(x, id) {
+		r := x.peers[i]
+		if r.all {
+			return []item{{setAny, exactKey(numberPart(number))}}
+		}
+		if r.class != "" {
+			items = append(items, item{r.class, exactKey(numberPart(number))})
+		}
+		for _, p := range slices.Concat(r.single, r.names.in(id)) {
+			items = append(items, item{setPort, exactKey(numberPart(number), protocolPart(p.protocol), portPart(p.first, p.first))})
+		}
 	}
 	return items
 }
 
 // namedItems is what an address with an identity adds: the named ports of a pod that lies in a block.
-func (c *content) namedItems(p addrPod) []item {
+func (x *content) namedItems(p addrPod) []item {
 	var items []item
-	for _, b := range c.named {
-		if !slices.ContainsFunc(b.ranges, func(r addrRange) bool { return r.contains(p.addr) }) {
+	for _, b := range x.named {
+		if !within(b.ranges, p.addr) {
 			continue
 		}
-		for _, n := range (ports{names: b.names}).in(p.identity) {
+		for _, n := range b.names.in(p.identity) {
 			k := exactKey(addrPart(p.addr), protocolPart(n.protocol), portPart(n.first, n.first))
 			items = append(items, item{byFamily(p.addr, setName4, setName6), k})
 		}

@@ -1,7 +1,6 @@
 package ruleset
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -115,11 +114,11 @@ func (ch *chain) domains() (out []policy.Domain) {
 // domainRule matches some ports of what domains stand for.
 type domainRule struct {
 	domains []policy.Domain
-	ports   string // the set of ports; empty: all
+	ports   string // the list of ports; empty: all
 }
 
-// domain takes the peers of a rule that are domain names.
-func (b *builder) domain(peers []policy.Peer, ports ports) {
+// ruleDomains takes the peers of a rule that are domain names.
+func (b *builder) ruleDomains(peers []policy.Peer, ports ports) {
 	var r domainRule
 	for _, p := range peers {
 		r.domains = append(r.domains, p.Domains...)
@@ -128,10 +127,7 @@ func (b *builder) domain(peers []policy.Peer, ports ports) {
 		return
 	}
 	if !ports.all {
-		r.ports = fmt.Sprintf("%s%d", setTo, len(b.byName))
-		for _, p := range mergePorts(slices.Clone(ports.ranges)) {
-			b.fix(r.ports, intervalKey(protocolPart(p.protocol), portPart(p.first, p.last)))
-		}
+		r.ports = b.ports(ports.ranges)
 	}
 	b.byName = append(b.byName, r)
 }
@@ -182,8 +178,8 @@ func (r domainRule) rules(x *content) []Rule {
 	ports := [][]Expr{nil}
 	if r.ports != "" {
 		ports = [][]Expr{
-			{Direction{Original}, isIn(x.prefix+r.ports, L4Proto, DestinationPort)},
-			{Direction{Reply}, isIn(x.prefix+r.ports, L4Proto, SourcePort)},
+			{Direction{Original}, isIn(r.ports, DestinationPort, L4Proto)},
+			{Direction{Reply}, isIn(r.ports, SourcePort, L4Proto)},
 		}
 	}
 	var rs []Rule

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,12 +31,7 @@ type ports struct {
 
 // mergePorts sorts, and joins what overlaps or touches.
 func mergePorts(ps []portRange) []portRange {
-	slices.SortFunc(ps, func(a, b portRange) int {
-		if a.protocol != b.protocol {
-			return int(a.protocol) - int(b.protocol)
-		}
-		return int(a.first) - int(b.first)
-	})
+	slices.SortFunc(ps, comparePorts)
 	var out []portRange
 	for _, p := range ps {
 		if n := len(out); n > 0 && out[n-1].protocol == p.protocol && int(p.first) <= int(out[n-1].last)+1 {
@@ -47,7 +43,12 @@ func mergePorts(ps []portRange) []portRange {
 	return out
 }
 
-// singles takes the ports out that stand alone: a hash set finds them faster than an interval set.
+// comparePorts orders ports by where they begin.
+func comparePorts(a, b portRange) int {
+	return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.first, b.first))
+}
+
+// singles takes the ports out that stand alone, each once: a hash set finds them faster than an interval set.
 func singles(ps []portRange) (single, wide []portRange) {
 	for _, p := range ps {
 		if p.first != p.last {
@@ -56,14 +57,17 @@ func singles(ps []portRange) (single, wide []portRange) {
 	}
 	wide = mergePorts(wide)
 	for _, p := range ps {
-		covered := slices.ContainsFunc(wide, func(w portRange) bool {
-			return w.protocol == p.protocol && w.first <= p.first && p.last <= w.last
-		})
-		if !covered {
+		// The one range that may cover p is the last that begins before it.
+		i, begins := slices.BinarySearchFunc(wide, p, comparePorts)
+		if i--; begins || i >= 0 && wide[i].protocol == p.protocol && p.last <= wide[i].last {
+			continue
+		}
+		if p.first == p.last {
 			single = append(single, p)
 		}
 	}
-	return single, wide
+	slices.SortFunc(single, comparePorts)
+	return slices.Compact(single), wide
 }
 
 // resolution is what the named ports of some policies mean in one pod.
@@ -121,12 +125,29 @@ func rulePorts(r policy.Rule, known resolution) ports {
 	return out
 }
 
-// in is the ports that a rule opens towards a destination with this identity.
-func (p ports) in(destination *identity.Identity) []portRange {
-	out := slices.Clone(p.ranges)
-	for _, n := range p.names {
-		for _, number := range destination.PortNumbers(n.protocol, n.name) {
-			out = append(out, portRange{uint8(n.protocol), number, number})
+// nameSet is port names.
+type nameSet map[portName]struct{}
+
+func makeNames(names []portName) nameSet {
+	if len(names) == 0 {
+		return nil
+	}
+	s := make(nameSet, len(names))
+	for _, n := range names {
+		s[n] = struct{}{}
+	}
+	return s
+}
+
+// in is the ports that the names stand for in a pod with this identity.
+func (s nameSet) in(destination *identity.Identity) []portRange {
+	if len(s) == 0 {
+		return nil
+	}
+	var out []portRange
+	for _, p := range destination.NamedPorts() {
+		if _, ok := s[portName{p.Protocol, p.Name}]; ok {
+			out = append(out, portRange{uint8(p.Protocol), p.Number, p.Number})
 		}
 	}
 	return out

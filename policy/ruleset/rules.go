@@ -43,49 +43,78 @@ func (x *content) rules(other4, other6 Field) []Rule {
 	if x.open {
 		return []Rule{x.act()}
 	}
-	rs := x.without(setAny, Priority)
-	rs = append(rs, x.both(setPort, Priority)...)
-	rs = append(rs, x.both(setRange, Priority)...)
-	rs = append(rs, x.without(setNet4, other4)...)
-	rs = append(rs, x.without(setNet6, other6)...)
-	for _, set := range []string{setBlock4, setName4} {
-		rs = append(rs, x.both(set, other4)...)
+	var rs []Rule
+	in := func(set string, fs ...Field) {
+		if set != "" {
+			rs = append(rs, x.act(isIn(set, fs...)))
+		}
 	}
-	for _, set := range []string{setBlock6, setName6} {
-		rs = append(rs, x.both(set, other6)...)
+	both := func(set string, fs ...Field) { rs = append(rs, x.both(set, fs...)...) }
+	in(x.set(setAny), Priority)
+	both(x.set(setPort), Priority)
+	in(x.nets.four, other4)
+	in(x.nets.six, other6)
+	both(x.blocks.four, other4)
+	both(x.set(setName4), other4)
+	both(x.blocks.six, other6)
+	both(x.set(setName6), other6)
+	if x.openings != "" {
+		rs = append(rs, x.class(x.openings)...)
 	}
-	rs = append(rs, x.both(setOpen)...)
+	for _, c := range x.classes {
+		rs = append(rs, c.rules(x, other4, other6)...)
+	}
 	for _, r := range x.byName {
 		rs = append(rs, r.rules(x)...)
 	}
 	return rs
 }
 
-func (x *content) has(set string) bool {
-	_, ok := x.sets[set]
-	return ok
+// set is the name of one of the content's sets, empty when it does not have it.
+func (x *content) set(set string) string {
+	if _, ok := x.sets[set]; !ok {
+		return ""
+	}
+	return x.prefix + set
 }
 
-func (x *content) namesPods() bool { return x.has(setAny) || x.has(setPort) || x.has(setRange) }
-
-// without is the rule for a set that names no ports.
-func (x *content) without(set string, f Field) []Rule {
-	if !x.has(set) {
-		return nil
-	}
-	return []Rule{x.act(Lookup{Fields: []Field{f}, Set: x.prefix + set})}
+func (x *content) namesPods() bool {
+	return x.set(setAny) != "" || x.set(setPort) != "" || slices.ContainsFunc(x.classes, func(c class) bool { return c.pods != "" })
 }
 
 // both is the rules for a set that names ports: the server's port, in each direction of the connection.
 func (x *content) both(set string, fs ...Field) []Rule {
-	if !x.has(set) {
+	if set == "" {
 		return nil
 	}
 	key := func(port Field) []Field { return append(append([]Field{}, fs...), L4Proto, port) }
 	return []Rule{
-		x.act(Direction{Original}, Lookup{Fields: key(DestinationPort), Set: x.prefix + set}),
-		x.act(Direction{Reply}, Lookup{Fields: key(SourcePort), Set: x.prefix + set}),
+		x.act(Direction{Original}, isIn(set, key(DestinationPort)...)),
+		x.act(Direction{Reply}, isIn(set, key(SourcePort)...)),
 	}
+}
+
+// class is the rules for a list of ports and for what else must match.
+func (x *content) class(ports string, peer ...Expr) []Rule {
+	return []Rule{
+		x.act(append([]Expr{Direction{Original}, isIn(ports, DestinationPort, L4Proto)}, peer...)...),
+		x.act(append([]Expr{Direction{Reply}, isIn(ports, SourcePort, L4Proto)}, peer...)...),
+	}
+}
+
+// rules asks for the port first, which is seldom one of another class.
+func (c class) rules(x *content, other4, other6 Field) []Rule {
+	var rs []Rule
+	if c.pods != "" {
+		rs = append(rs, x.class(c.ports, isIn(x.prefix+c.pods, Priority))...)
+	}
+	if c.nets.four != "" {
+		rs = append(rs, x.class(c.ports, isIn(c.nets.four, other4))...)
+	}
+	if c.nets.six != "" {
+		rs = append(rs, x.class(c.ports, isIn(c.nets.six, other6))...)
+	}
+	return rs
 }
 
 // act does with what the expressions match what the content is for. What is denied is counted, under the names of the
@@ -101,12 +130,17 @@ func (x *content) act(es ...Expr) Rule {
 }
 
 func comment(policies []policy.Name) string {
-	names := make([]string, len(policies))
+	var b strings.Builder
 	for i, p := range policies {
-		names[i] = p.String()
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(p.String())
+		if b.Len() >= maxComment {
+			break
+		}
 	}
-	comment := strings.Join(names, ",")
-	return comment[:min(len(comment), maxComment)]
+	return b.String()[:min(b.Len(), maxComment)]
 }
 
 func rule(es ...Expr) Rule { return Rule{Exprs: es} }

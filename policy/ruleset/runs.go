@@ -1,7 +1,6 @@
 package ruleset
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,20 +52,25 @@ func idle(r policy.Rule) bool {
 	return !r.AllPeers && len(r.Peers) == 0 || !r.AllPorts && len(r.Ports) == 0
 }
 
-// sum is a short hash of what the rules say and of the elements that do not depend on identities. Sets that bear it in
-// their name never change what they stand for: a changed policy fills new ones before its chain's rules change.
-func (g run) sum(fixed []item) string {
-	h := sha256.New()
+// text is what the rules say of pods, and where named ports are looked for. Sets that bear a hash of it in their name never
+// change what they stand for: a changed policy fills new ones before its chain's rules change.
+func (g run) text(named []namedBlock) string {
+	var b strings.Builder
 	for _, r := range g.rules {
-		for _, p := range r.rule.Peers {
-			fmt.Fprintf(h, "%t %s\n%s\n%s\n%v\n", p.OwnNamespace, selectorName(p.Namespaces), selectorName(p.Pods), selectorName(p.Nodes), p.Block)
+		if !r.rule.AllPeers && !slices.ContainsFunc(r.rule.Peers, policy.Peer.OfPods) && len(named) == 0 {
+			continue
 		}
-		fmt.Fprintf(h, "%t %t %v\n", r.rule.AllPeers, r.rule.AllPorts, r.rule.Ports)
+		for _, p := range r.rule.Peers {
+			if p.OfPods() {
+				fmt.Fprintf(&b, "%t %s\n%s\n", p.OwnNamespace, selectorName(p.Namespaces), selectorName(p.Pods))
+			}
+		}
+		fmt.Fprintf(&b, "%t %t %v\n", r.rule.AllPeers, r.rule.AllPorts, r.rule.Ports)
 	}
-	for _, i := range fixed {
-		fmt.Fprintf(h, "%s %x %x\n", i.set, i.key.Low, i.key.High)
+	for _, n := range named {
+		fmt.Fprintf(&b, "%x\n", rangesKey(n.ranges))
 	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:4])
+	return b.String()
 }
 
 // Restrains says that the element is of a set whose rules deny, or pass to those who may: it must be in the kernel before

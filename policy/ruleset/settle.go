@@ -11,7 +11,7 @@ import (
 func newDirt() dirt {
 	return dirt{
 		policies: map[policy.Name]struct{}{}, attachments: map[string]struct{}{},
-		renamed: map[*identity.Identity]struct{}{}, unused: map[*chain]struct{}{},
+		renamed: map[*identity.Identity]struct{}{}, unused: map[*chain]struct{}{}, idle: map[string]struct{}{},
 	}
 }
 
@@ -37,6 +37,7 @@ func (c *Compiler) settle() {
 			c.drop(ch)
 		}
 	}
+	c.dropLists()
 	if c.dirty.network {
 		c.fillNetwork()
 	}
@@ -113,7 +114,7 @@ func (c *Compiler) staleChains() map[*chain]struct{} {
 	}
 	if c.dirty.network {
 		for _, ch := range c.chains {
-			if slices.ContainsFunc(ch.contents, func(x *content) bool { return x.blocks }) {
+			if slices.ContainsFunc(ch.contents, func(x *content) bool { return x.depends }) {
 				stale[ch] = struct{}{}
 			}
 		}

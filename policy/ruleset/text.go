@@ -107,6 +107,9 @@ func specFor(name string) SetSpec {
 	if spec, ok := learnedSpec(name); ok {
 		return spec
 	}
+	if spec, ok := listSpec(name); ok {
+		return spec
+	}
 	if n := strings.LastIndexByte(name, '_'); n > 0 {
 		return specOf(name[:n], name[n:])
 	}

@@ -1,0 +1,171 @@
+package ruleset
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+const (
+	maxBoxes    = 1024     // addresses with few ports of which each is entered with each port, for one class
+	maxAllBoxes = 8 * 1024 // for all classes of a content
+)
+
+// grouping is the rules with the same ports while they are brought together.
+type grouping struct {
+	class
+	key    string // the ports
+	ports  []portRange
+	ranges []addrRange
+	size   int // of all addresses with each port
+}
+
+// finish makes of what was taken from the rules the lists, the classes, and what each identity adds.
+func (b *builder) finish() {
+	groups := b.group()
+	b.finishPods(groups)
+	b.finishBlocks(groups)
+	for _, g := range sorted(groups) {
+		if g.pods == "" && len(g.ranges) == 0 {
+			continue
+		}
+		g.class.ports = b.ports(g.ports)
+		g.nets = b.addresses(g.ranges)
+		b.classes = append(b.classes, g.class)
+	}
+	b.content.nets = b.addresses(b.nets)
+	if len(b.openings) > 0 {
+		b.content.openings = b.ports(b.openings)
+	}
+}
+
+// group brings the addresses of rules with the same ports together.
+func (b *builder) group() map[string]*grouping {
+	groups := map[string]*grouping{}
+	for _, r := range b.blocks {
+		g := groupOf(groups, r.ports)
+		g.ranges = append(g.ranges, r.ranges...)
+	}
+	for _, g := range groups {
+		g.ranges = mergeRanges(g.ranges)
+		g.size = len(g.ranges) * len(g.ports)
+	}
+	return groups
+}
+
+func groupOf(groups map[string]*grouping, ports []portRange) *grouping {
+	ports = mergePorts(slices.Clone(ports))
+	key := portsKey(ports)
+	if groups[key] == nil {
+		groups[key] = &grouping{key: key, ports: ports}
+	}
+	return groups[key]
+}
+
+// portsKey tells ports from others.
+func portsKey(ports []portRange) string {
+	b := make([]byte, 0, 5*len(ports))
+	for _, p := range ports {
+		b = append(b, p.protocol, byte(p.first>>8), byte(p.first), byte(p.last>>8), byte(p.last))
+	}
+	return string(b)
+}
+
+func sorted(groups map[string]*grouping) []*grouping {
+	out := make([]*grouping, 0, len(groups))
+	for _, g := range groups {
+		out = append(out, g)
+	}
+	slices.SortFunc(out, func(a, b *grouping) int { return cmp.Or(cmp.Compare(a.size, b.size), cmp.Compare(a.key, b.key)) })
+	return out
+}
+
+// finishPods decides for each rule about pods whether its ports are few enough to be entered with each identity.
+func (b *builder) finishPods(groups map[string]*grouping) {
+	b.bySet = map[*peerSet][]int{}
+	for i, r := range b.pods {
+		rule := peerRule{sets: r.sets, all: r.all, names: makeNames(r.names)}
+		single, wide := singles(r.ranges)
+		switch {
+		case r.all:
+			b.sets[setAny] = struct{}{}
+		case len(wide) == 0 && len(single) <= few:
+			rule.single = single
+		default:
+			g := groupOf(groups, r.ranges)
+			g.pods = setAny + "." + b.compiler.hash(g.key)
+			rule.class = g.pods
+			b.sets[g.pods] = struct{}{}
+		}
+		if !r.all && len(rule.single)+len(rule.names) > 0 {
+			b.sets[setPort] = struct{}{}
+		}
+		b.peers = append(b.peers, rule)
+		for _, s := range r.sets {
+			b.bySet[s] = append(b.bySet[s], i)
+		}
+	}
+}
+
+// finishBlocks takes out of the groups the addresses that are few and have few ports: they are entered with each port.
+func (b *builder) finishBlocks(groups map[string]*grouping) {
+	var boxes []box
+	var taken []*grouping
+	for _, g := range sorted(groups) {
+		if len(g.ports) > few || g.size > maxBoxes || len(boxes)+g.size > maxAllBoxes {
+			continue
+		}
+		for _, r := range g.ranges {
+			for _, p := range g.ports {
+				boxes = append(boxes, box{r, p})
+			}
+		}
+		taken = append(taken, g)
+	}
+	cut, ok := disjoint(boxes)
+	if !ok {
+		return
+	}
+	for _, g := range taken {
+		g.ranges = nil
+	}
+	keys := split(cut, func(x box) (netip.Addr, Key) {
+		return x.addr.from, intervalKey(rangePart(x.addr), protocolPart(x.port.protocol), portPart(x.port.first, x.port.last))
+	})
+	b.content.blocks = families{b.list(listBlock4, keys[0]), b.list(listBlock6, keys[1])}
+}
+
+// addresses are the lists of addresses.
+func (b *builder) addresses(ranges []addrRange) families {
+	keys := split(mergeRanges(ranges), func(r addrRange) (netip.Addr, Key) { return r.from, intervalKey(rangePart(r)) })
+	return families{b.list(listNet4, keys[0]), b.list(listNet6, keys[1])}
+}
+
+// split makes keys, those of each family by themselves.
+func split[T any](of []T, key func(T) (netip.Addr, Key)) (keys [2][]Key) {
+	for _, x := range of {
+		a, k := key(x)
+		i := byFamily(a, 0, 1)
+		keys[i] = append(keys[i], k)
+	}
+	return keys
+}
+
+// ports is the list of ports.
+func (b *builder) ports(ranges []portRange) string {
+	var keys []Key
+	for _, p := range mergePorts(slices.Clone(ranges)) {
+		keys = append(keys, intervalKey(portPart(p.first, p.last), protocolPart(p.protocol)))
+	}
+	return b.list(listPorts, keys)
+}
+
+// list is a list of the content, none without elements.
+func (b *builder) list(kind string, keys []Key) string {
+	if len(keys) == 0 {
+		return ""
+	}
+	name := b.compiler.useList(kind, keys)
+	b.lists = append(b.lists, name)
+	return name
+}
