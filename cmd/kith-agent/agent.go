@@ -286,6 +286,7 @@ func (a *agent) namespacesChanged(c identitykube.NamespaceChange) {
 }
 
 func (a *agent) policyChanged(c policykube.Change) {
+	c = c.Bounded(a.cfg.Policy.MaxElements)
 	for _, p := range a.problems.replace(c.Name, c.Problems) {
 		a.log.Warn("policy has a problem: its pods stay isolated and the part at fault allows nothing", "error", p)
 	}

@@ -217,7 +217,10 @@ type policyProblems struct {
 func (p *policyProblems) replace(name policy.Name, problems []policykube.Problem) []policykube.Problem {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := p.all[name]
+	before := make(map[policykube.Problem]bool, len(p.all[name]))
+	for _, q := range p.all[name] {
+		before[q] = true
+	}
 	if p.all == nil {
 		p.all = map[policy.Name][]policykube.Problem{}
 	}
@@ -225,7 +228,7 @@ func (p *policyProblems) replace(name policy.Name, problems []policykube.Problem
 	if len(problems) > 0 {
 		p.all[name] = problems
 	}
-	return slices.DeleteFunc(slices.Clone(problems), func(q policykube.Problem) bool { return slices.Contains(before, q) })
+	return slices.DeleteFunc(slices.Clone(problems), func(q policykube.Problem) bool { return before[q] })
 }
 
 func (p *policyProblems) list() []string {

@@ -28,6 +28,7 @@ type Config struct {
 	Probe     Probe
 	Announce  Announce
 	Health    Health
+	Policy    Policy
 	// Masquerade gives pod traffic that leaves the cluster the node's address.
 	Masquerade bool
 	// NonMasqueradeCIDRs are destinations outside the cluster that see the pod's own address.
@@ -80,6 +81,12 @@ type Health struct {
 	Port uint16
 }
 
+// Policy configures what policies may cost.
+type Policy struct {
+	// MaxElements is how many elements one policy may come to; a rule beyond it closes.
+	MaxElements int
+}
+
 // CNI says where the container runtime looks for plugins and network configurations.
 type CNI struct {
 	BinDir  string
@@ -119,6 +126,7 @@ func Default() Config {
 		Probe:      Probe{Port: 7947},
 		Announce:   Announce{Port: 7948},
 		Health:     Health{Port: 7949},
+		Policy:     Policy{MaxElements: 65536},
 		Masquerade: true,
 		CNI:        CNI{BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d"},
 		StateDir:   "/var/lib/kith",

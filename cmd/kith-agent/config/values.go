@@ -47,6 +47,7 @@ func (c *Config) values() map[string]reader {
 		"probe.port":               port(&c.Probe.Port),
 		"announce.port":            port(&c.Announce.Port),
 		"health.port":              port(&c.Health.Port),
+		"policy.maxElements":       maxElements(&c.Policy.MaxElements),
 		"masquerade":               boolean(&c.Masquerade),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
 		"cni.binDir":               folder(&c.CNI.BinDir),
@@ -101,6 +102,19 @@ func port(to *uint16) reader {
 	return scalar(to, "write a port from 1 to 65535", func(s string) (uint16, bool) {
 		n, err := strconv.ParseUint(s, 10, 16)
 		return uint16(n), err == nil && n > 0
+	})
+}
+
+// The bounds of the bound: a small policy must be enforced, and a large one must not stop an agent.
+const (
+	minElements = 1024
+	maxOfBound  = 1 << 20
+)
+
+func maxElements(to *int) reader {
+	return scalar(to, fmt.Sprintf("write a number from %d to %d", minElements, maxOfBound), func(s string) (int, bool) {
+		n, err := strconv.Atoi(s)
+		return n, err == nil && minElements <= n && n <= maxOfBound
 	})
 }
 

@@ -301,7 +301,8 @@ func has(node *yaml.Node, field string) bool {
 }
 
 func (r *reader) policy(at place, p policy.Policy, problems []policykube.Problem) {
-	for _, problem := range problems {
+	p, large := policykube.Bound(p, policy.MaxElements)
+	for _, problem := range slices.Concat(problems, large) {
 		r.fail(at, problem.Field, problem.Message+"; "+problem.Fix)
 	}
 	r.cluster.Policies = append(r.cluster.Policies, p)
