@@ -75,9 +75,33 @@ func (r chance) rules(t policy.Tier, d policy.Direction) *policy.Rules {
 		if rule.Action == policy.Accept && d == policy.Egress && t != policy.NetworkPolicy && r.one(50) {
 			rule.Peers = append(rule.Peers, policy.Peer{Domains: []policy.Domain{pick[policy.Domain](r, "a.example", "*.a.example", "*.example")}})
 		}
+		r.lengthen(&rule)
 		rules = append(rules, rule)
 	}
 	return &rules
+}
+
+// lengthen makes some rules long: of ports, networks and holes more than are entered with each other.
+func (r chance) lengthen(rule *policy.Rule) {
+	if r.one(10) {
+		for i := range uint16(10) {
+			first := pick(r, ports...) + 2*i
+			rule.Ports = append(rule.Ports, policy.Port{Protocol: r.protocol(), First: first, Last: first + uint16(r.IntN(2))})
+		}
+	}
+	if r.one(10) {
+		for range pick(r, 50, 700) {
+			a := netip.AddrFrom4(pick(r, [4]byte{10, 244, byte(1 + r.IntN(2)), byte(r.IntN(16))}, [4]byte{192, 0, 2, byte(r.IntN(8))}, [4]byte{198, 18, byte(r.IntN(256)), byte(r.IntN(256))}))
+			rule.Peers = append(rule.Peers, policy.Peer{Block: &policy.Block{CIDR: netip.PrefixFrom(a, 32)}})
+		}
+	}
+	if r.one(10) {
+		b := &policy.Block{CIDR: netip.MustParsePrefix("0.0.0.0/0")}
+		for range 50 {
+			b.Except = append(b.Except, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(1 + r.IntN(2)), byte(r.IntN(16))}), 32))
+		}
+		rule.Peers = append(rule.Peers, policy.Peer{Block: b})
+	}
 }
 
 func (r chance) selector(key string, values ...string) labels.Selector {

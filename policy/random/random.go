@@ -184,6 +184,7 @@ func (s source) rules(t policy.Tier, d policy.Direction) *policy.Rules {
 		for range 1 + s.IntN(3) {
 			r.Ports = append(r.Ports, s.port())
 		}
+		s.lengthen(&r)
 		if r.AllPeers {
 			r.Peers = nil
 		}

@@ -51,7 +51,7 @@ func inPolicy() []mistake {
 		},
 		{
 			name: "merged rules", file: "policy/ruleset/content.go",
-			right: "if !r.selects(id) {", wrong: "if false {",
+			right: "strings.Join(slices.Compact(names), \"\\n\\n\")", wrong: "\"\"",
 			pkg: replays, test: "TestRulesAreNotMerged",
 		},
 		{

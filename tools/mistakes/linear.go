@@ -1,0 +1,44 @@
+package main
+
+// inLists make policies cost more than they say, or let what is cut or alike take another's place.
+func inLists() []mistake {
+	const pkg = "./policy/ruleset"
+	return []mistake{
+		{
+			name: "each network with each port", file: "policy/ruleset/class.go",
+			right: "len(g.ports) > few || g.size > maxBoxes || len(boxes)+g.size > maxAllBoxes", wrong: "false",
+			pkg: pkg, test: "TestPolicyCostsItsSum", says: "networks and ports",
+		},
+		{
+			name: "each identity with each port", file: "policy/ruleset/class.go",
+			right: "len(wide) == 0 && len(single) <= few", wrong: "len(wide) == 0",
+			pkg: pkg, test: "TestPolicyCostsItsSum", says: "identities and ports",
+		},
+		{
+			name: "two lists with one hash", file: "policy/ruleset/list.go",
+			right: "&& !slices.Equal(c.lists[name].keys, keys)", wrong: "&& !slices.Equal(keys, keys)",
+			pkg: pkg, test: "TestHashesMayMeet",
+		},
+		{
+			name: "two chains with one hash", file: "policy/ruleset/chain.go",
+			right: "known == nil || known.text() == text", wrong: "true",
+			pkg: pkg, test: "TestHashesMayMeet",
+		},
+		{
+			name: "lists filled after the rules that name them", file: "policy/nft/order.go",
+			right: "func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {\n\tswitch {\n\tcase e.Listed():\n\t\treturn stageFill\n",
+			wrong: "func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {\n\tswitch {\n",
+			pkg:   "./policy/nft", test: "TestStages",
+		},
+		{
+			name: "a denial beyond the bound denies nothing", file: "policy/bound.go",
+			right: "if r.Action == Accept {", wrong: "if true {",
+			pkg: "./policy", test: "TestBounded", says: "a denial",
+		},
+		{
+			name: "the bound is not asked", file: "cmd/kith-agent/agent.go",
+			right: "c = c.Bounded(a.cfg.Policy.MaxElements)", wrong: "",
+			pkg: "./cmd/kith-agent", test: "TestPolicyTooLargeCloses",
+		},
+	}
+}
