@@ -69,10 +69,15 @@ func (c *Compiler) clear(a *attached) {
 		c.want.delete(e.Set, e.Key)
 	}
 	a.elements = nil
-	for _, ch := range []*chain{a.ingress.admin, a.ingress.rest, a.egress.admin, a.egress.rest} {
+	for _, ch := range a.chains() {
 		c.release(ch)
 	}
 	a.ingress, a.egress = way{}, way{}
+}
+
+// chains are those that decide the attachment's traffic. Each may be nil.
+func (a *attached) chains() []*chain {
+	return []*chain{a.ingress.admin, a.ingress.rest, a.egress.admin, a.egress.rest}
 }
 
 func (c *Compiler) way(d policy.Direction, subject *identity.Identity) way {

@@ -34,7 +34,7 @@ type Compiler struct {
 
 // dirt is what settle has to look at again.
 type dirt struct {
-	policies    map[policy.Name]struct{}
+	policies    map[policy.Name]*policy.Policy // as they were; nil: there was none
 	attachments map[string]struct{}
 	departed    []*attached                     // still in the ruleset
 	renamed     map[*identity.Identity]struct{} // named now, or not any more
@@ -78,23 +78,23 @@ func (c *Compiler) ReplaceNamespaces(all []identity.Namespace) { c.table.Replace
 
 // PutPolicy adds or replaces a policy.
 func (c *Compiler) PutPolicy(p policy.Policy) {
+	c.dirty.note(p.Key(), c.policies)
 	c.policies[p.Key()] = p
 	if c.policiesIn[p.Namespace] == nil {
 		c.policiesIn[p.Namespace] = map[policy.Name]struct{}{}
 	}
 	c.policiesIn[p.Namespace][p.Key()] = struct{}{}
-	c.dirty.policies[p.Key()] = struct{}{}
 }
 
 // DeletePolicy forgets a policy.
 func (c *Compiler) DeletePolicy(n policy.Name) {
 	if _, ok := c.policies[n]; ok {
+		c.dirty.note(n, c.policies)
 		delete(c.policies, n)
 		delete(c.policiesIn[n.Namespace], n)
 		if len(c.policiesIn[n.Namespace]) == 0 {
 			delete(c.policiesIn, n.Namespace)
 		}
-		c.dirty.policies[n] = struct{}{}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/random"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // event is one thing told to a compiler.
@@ -228,4 +229,36 @@ func overlap(s SetSpec, a, b Key) bool {
 		}
 	}
 	return true
+}
+
+// counted counts how often it is asked.
+type counted struct {
+	labels.Selector
+	times *int
+}
+
+func (c counted) Matches(l labels.Labels) bool { *c.times++; return c.Selector.Matches(l) }
+
+// TestPolicyConcernsItsPods: a policy that changes is no reason to look at all policies of its namespace for all pods.
+func TestPolicyConcernsItsPods(t *testing.T) {
+	const policies = 300
+	in, times := coffee(), 0
+	for i := range policies {
+		subject := counted{selector(t, fmt.Sprintf("app=app%d", i)), &times}
+		in.Policies = append(in.Policies, policy.Policy{Namespace: "coffee", Name: fmt.Sprint(i), Subject: subject, Ingress: isolate()})
+	}
+	for i := range 50 {
+		pod := identity.Pod{Namespace: "coffee", Name: fmt.Sprint(i), UID: fmt.Sprint(i), Labels: map[string]string{"app": fmt.Sprintf("app%d", i%3)}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 1, byte(100 + i)})}}
+		in.Pods = append(in.Pods, pod)
+		in.Attachments = append(in.Attachments, Attachment{Pod: pod.Key(), UID: pod.UID, Interface: fmt.Sprintf("kith-%d", i), Addresses: pod.Addresses})
+	}
+	c := CompilerOf(in)
+	c.Commit()
+	times = 0
+	in.Policies[200].Egress = isolate()
+	c.PutPolicy(in.Policies[200])
+	c.Commit()
+	if times > 100 {
+		t.Errorf("%d selectors are asked when a policy for no pod changes", times)
+	}
 }

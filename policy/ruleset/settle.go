@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/kithnet/kith/identity"
@@ -10,7 +11,7 @@ import (
 
 func newDirt() dirt {
 	return dirt{
-		policies: map[policy.Name]struct{}{}, attachments: map[string]struct{}{},
+		policies: map[policy.Name]*policy.Policy{}, attachments: map[string]struct{}{},
 		renamed: map[*identity.Identity]struct{}{}, unused: map[*chain]struct{}{}, idle: map[string]struct{}{},
 	}
 }
@@ -21,8 +22,8 @@ func newDirt() dirt {
 func (c *Compiler) settle() {
 	changes := c.table.TakeChanges()
 	c.settleIdentities(changes)
-	c.settleDirt(changes)
 	stale := c.staleChains()
+	c.settleDirt(changes)
 	for _, a := range c.dirty.departed {
 		c.clear(a)
 	}
@@ -75,19 +76,53 @@ func (c *Compiler) each(id *identity.Identity, do func(*content, *identity.Ident
 	}
 }
 
-// settleDirt marks the attachments whose pods or policies changed.
-func (c *Compiler) settleDirt(changes identity.Changes) {
-	namespaces := map[string]struct{}{}
-	for p := range c.dirty.policies {
-		namespaces[p.Namespace] = struct{}{}
+// note remembers a policy as it was before it changed.
+func (d *dirt) note(n policy.Name, policies map[policy.Name]policy.Policy) {
+	if _, noted := d.policies[n]; noted {
+		return
 	}
-	_, all := namespaces[""] // a ClusterNetworkPolicy may be for any
+	d.policies[n] = nil
+	if was, ok := policies[n]; ok {
+		d.policies[n] = &was
+	}
+}
+
+// manyPolicies is how many that change at once are not looked at one by one.
+const manyPolicies = 64
+
+// settleDirt marks the attachments whose pods changed, or of whose policies one.
+func (c *Compiler) settleDirt(changes identity.Changes) {
+	byNamespace := map[string][]policy.Name{}
+	for p := range c.dirty.policies {
+		byNamespace[p.Namespace] = append(byNamespace[p.Namespace], p)
+	}
 	for name, a := range c.attachments {
 		_, pod := changes.Pods[a.Pod]
-		if _, ns := namespaces[a.Pod.Namespace]; all || ns || pod {
+		// A ClusterNetworkPolicy may be for any.
+		if pod || c.concerned(a, byNamespace[""]) || c.concerned(a, byNamespace[a.Pod.Namespace]) {
 			c.dirty.attachments[name] = struct{}{}
 		}
 	}
+}
+
+// concerned says whether one of the policies, which changed, holds or held for an attachment's pod, or may have.
+func (c *Compiler) concerned(a *attached, changed []policy.Name) bool {
+	if len(changed) > manyPolicies {
+		return true
+	}
+	subject := c.table.Match(a.Pod, a.UID)
+	for _, n := range changed {
+		for _, ch := range c.chainsOf[n] {
+			if slices.Contains(a.chains(), ch) {
+				return true
+			}
+		}
+		p, ok := c.policies[n]
+		if ok && subject != nil && p.Selects(subject.Namespace(), subject.NamespaceLabels(), subject.Labels()) {
+			return true
+		}
+	}
+	return false
 }
 
 // settleAttachments clears all before it attaches any: an address may have gone from one to another of them.
@@ -107,9 +142,12 @@ func (c *Compiler) settleAttachments() {
 // staleChains are the chains of a policy that changed, and when the nodes changed those with blocks.
 func (c *Compiler) staleChains() map[*chain]struct{} {
 	stale := map[*chain]struct{}{}
-	for p := range c.dirty.policies {
-		for _, ch := range c.chainsOf[p] {
-			stale[ch] = struct{}{}
+	for n, was := range c.dirty.policies {
+		is, there := c.policies[n]
+		for _, ch := range c.chainsOf[n] {
+			if !there || was == nil || !alike(*was, is, ch.direction) {
+				stale[ch] = struct{}{}
+			}
 		}
 	}
 	if c.dirty.network {
@@ -120,6 +158,11 @@ func (c *Compiler) staleChains() map[*chain]struct{} {
 		}
 	}
 	return stale
+}
+
+// alike says that a policy says the same as before to a chain of a direction.
+func alike(was, is policy.Policy, d policy.Direction) bool {
+	return was.Tier == is.Tier && was.Priority == is.Priority && reflect.DeepEqual(was.In(d), is.In(d))
 }
 
 // settleAddresses tells the kernel the identity of each address that may have another, or whose identity came to be
