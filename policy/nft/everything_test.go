@@ -49,6 +49,8 @@ func setsOfEverything(r ruleset.Ruleset) {
 	putSet(r, "ports_1", set{key: types{port, proto}, interval: true},
 		ruleset.Key{Low: exact("\x00\x00", "\x84").Low, High: exact("\xff\xff", "\x84").Low}, ruleset.Value{})
 	putSet(r, "in_1_any.1", set{key: types{class}}, exact("\x89\xab\xcd\xef"), ruleset.Value{})
+	putSet(r, "ways_1", set{key: types{port, proto}, data: ruleset.TypeVerdict, interval: true},
+		ruleset.Key{Low: exact("\x00\x50", "\x06").Low, High: exact("\x00\x5a", "\x06").Low}, ruleset.Value{Verdict: ruleset.Verdict{Kind: ruleset.Jump, Chain: "empty"}})
 	pairs4 := ruleset.SetSpec{Name: "told4_www.example.com", Key: types{ip4, ip4}, Learned: true}
 	pairs6 := ruleset.SetSpec{Name: "held6_.a_b.example.com", Key: types{ip6, ip6}, Learned: true}
 	for _, s := range []ruleset.SetSpec{pairs4, pairs6} {
@@ -84,12 +86,13 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.Lookup{Fields: f{ruleset.OriginalSource, ruleset.L4Proto, ruleset.DestinationPort}, Set: "in_1_block4"}, goTo},
 		e{ruleset.Lookup{Fields: f{ruleset.OriginalSource6, ruleset.L4Proto, ruleset.SourcePort}, Set: "in_1_block6"}, goTo},
 		e{ruleset.Lookup{Fields: f{ruleset.DestinationPort, ruleset.L4Proto}, Set: "ports_1"}, ruleset.Lookup{Fields: f{ruleset.Priority}, Set: "in_1_any.1"}, goTo},
+		e{ruleset.Direction{Of: ruleset.Reply}, ruleset.VerdictMap{Fields: f{ruleset.SourcePort, ruleset.L4Proto}, Map: "ways_1"}},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.Protocol{Number: 1}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 1, Type: 3}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 58, Type: 2}, goTo},
 		e{ruleset.Counter{}, drop},
 	)
-	r.Chains["in_1"].Rules[14].Comment = "ns/policy,ns/policy-2"
+	r.Chains["in_1"].Rules[15].Comment = "ns/policy,ns/policy-2"
 	r.Chains["in_1"].Rules[0].Comment = strings.Repeat("x", maxComment)
 	putChain(r, "forward", &ruleset.Hook{Type: "filter", Name: "forward", Priority: 0},
 		e{ruleset.ClampMSS{}},

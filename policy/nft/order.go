@@ -46,11 +46,12 @@ const (
 //
 //  1. New sets and chains, which nothing refers to yet; the address blocks of the cluster, at once; the rules of new
 //     base chains. When the table is new this is the default: no pod's veth is open.
-//  2. What is in new sets, and what is in lists: whatever rule names a list means all that is to be in it.
+//  2. What is in new sets, and what is in lists: whatever rule names a list means all that is to be in it. The rules of
+//     new chains.
 //  3. Attachments that close.
 //  4. What is no longer allowed.
 //  5. Addresses that had no identity number: the new rules may deny by it, the old ones seldom know it.
-//  6. The rules of chains that subjects are sent to.
+//  6. The rules of chains that subjects are sent to already.
 //  7. Subjects that are newly isolated, or isolated by other policies than before.
 //  8. What is newly denied.
 //  9. Addresses that have another identity number than before.
@@ -114,6 +115,8 @@ func stagesOfRules(tx ruleset.Transaction, s []stage) {
 	}
 	for _, c := range tx.SetRules {
 		switch {
+		case c.Hook == nil && fresh[c.Name]:
+			s[stageFill].rules = append(s[stageFill].rules, c)
 		case c.Hook == nil:
 			s[stageRules].rules = append(s[stageRules].rules, c)
 		case fresh[c.Name]:

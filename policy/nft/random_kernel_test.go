@@ -78,6 +78,17 @@ func (r chance) rules(t policy.Tier, d policy.Direction) *policy.Rules {
 		r.lengthen(&rule)
 		rules = append(rules, rule)
 	}
+	if len(rules) > 0 && r.one(10) {
+		for range 8 {
+			rule := pick(r, rules...)
+			rule.AllPorts, rule.Ports = false, nil
+			for range 6 {
+				first := pick(r, ports...) + uint16(r.IntN(6))
+				rule.Ports = append(rule.Ports, policy.Port{Protocol: r.protocol(), First: first, Last: first + uint16(r.IntN(2))})
+			}
+			rules = append(rules, rule)
+		}
+	}
 	return &rules
 }
 

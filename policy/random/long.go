@@ -33,6 +33,24 @@ func (s source) lengthen(r *policy.Rule) {
 	}
 }
 
+// multiply adds, now and then, rules like those that are there, each with ports of its own.
+func (s source) multiply(rules policy.Rules) *policy.Rules {
+	if len(rules) > 0 && s.IntN(oneIn) == 0 {
+		for range 3 + s.IntN(12) {
+			r := pick(s, rules)
+			if r.Ports = nil; len(r.Peers) == 0 || r.AllPorts {
+				continue
+			}
+			for range 5 + s.IntN(5) {
+				first := 50 + uint16(s.IntN(50))
+				r.Ports = append(r.Ports, policy.Port{Protocol: s.protocol(), First: first, Last: first + uint16(s.IntN(3))})
+			}
+			rules = append(rules, r)
+		}
+	}
+	return &rules
+}
+
 // networks are many small ones among the pods' addresses and the nodes', now and then more than are entered with each port.
 func (s source) networks() []netip.Prefix {
 	var out []netip.Prefix

@@ -196,7 +196,7 @@ func (s source) rules(t policy.Tier, d policy.Direction) *policy.Rules {
 		}
 		rules = append(rules, r)
 	}
-	return &rules
+	return s.multiply(rules)
 }
 
 // peer is one that a policy of the tier can have: only ClusterNetworkPolicies select nodes.

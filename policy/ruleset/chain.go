@@ -165,6 +165,9 @@ func (c *Compiler) install(ch *chain) {
 	}
 	c.want.putChain(Chain{ChainSpec{Name: ch.name}, ch.rules()})
 	for _, x := range ch.contents {
+		for _, way := range x.chains() {
+			c.want.putChain(way)
+		}
 		if len(x.named) > 0 {
 			c.byAddress[ch] = struct{}{}
 		}
@@ -199,6 +202,9 @@ func (c *Compiler) empty(ch *chain) {
 		for _, name := range x.lists {
 			c.leaveList(name)
 		}
+		for _, way := range x.chains() {
+			c.want.deleteChain(way.Name)
+		}
 		for a := range x.inBlock {
 			c.unname(x, a)
 		}
@@ -207,6 +213,14 @@ func (c *Compiler) empty(ch *chain) {
 		}
 	}
 	delete(c.byAddress, ch)
+}
+
+// chains are those of the content's ways.
+func (x *content) chains() []Chain {
+	if x.ways == nil {
+		return nil
+	}
+	return x.ways.chains
 }
 
 // members are the identities that the content names.

@@ -29,7 +29,7 @@ func (b *builder) finish() {
 		if g.pods == "" && len(g.ranges) == 0 {
 			continue
 		}
-		g.class.ports = b.ports(g.ports)
+		g.open = g.ports
 		g.nets = b.addresses(g.ranges)
 		b.classes = append(b.classes, g.class)
 	}
@@ -165,7 +165,7 @@ func (b *builder) list(kind string, keys []Key) string {
 	if len(keys) == 0 {
 		return ""
 	}
-	name := b.compiler.useList(kind, keys)
+	name := b.compiler.useList(kind, keys, nil)
 	b.lists = append(b.lists, name)
 	return name
 }

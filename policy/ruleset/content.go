@@ -62,14 +62,16 @@ type content struct {
 	blocks   families // lists for rules with few addresses and ports
 	openings string   // the list of ports for rules without peers; may be empty
 	classes  []class
+	ways     *ways    // to the classes; none: they are asked for one after the other
 	lists    []string // all that it has, one as often as it is used
 }
 
 // class is the rules with the same ports, where these are many: a peer and a port are looked up one after the other.
 type class struct {
-	ports string // the list
+	ports string // the list; empty where there are ways
 	pods  string // the set of identities; empty: no peer selects pods
 	nets  families
+	open  []portRange // the ports
 }
 
 // peerRule is rules that name the same pods.
@@ -110,6 +112,7 @@ func (c *Compiler) build(ch *chain, g run) *content {
 	if ch.tier != policy.NetworkPolicy {
 		b.prefix = fmt.Sprintf("%s_%s_%s", ch.name, actionName(g.action), c.hash(g.text(b.named)))
 	}
+	b.finishClasses()
 	return &b.content
 }
 

@@ -73,13 +73,16 @@ func TestPolicyCostsItsSum(t *testing.T) {
 	for i := range many {
 		holes = append(holes, netip.PrefixFrom(network(i).Block.CIDR.Addr(), 25))
 	}
-	var eachPort, eachNetwork, eachPair []policy.Rule
+	var eachPort, eachNetwork, eachPair, eachClass []policy.Rule
 	for i := range many {
 		eachPort = append(eachPort, policy.Rule{Peers: []policy.Peer{all, network(0)}, Ports: portsApart(many)[i : i+1]})
 		eachNetwork = append(eachNetwork, policy.Rule{Peers: networks(many)[i : i+1], Ports: portsApart(many)})
 		eachPair = append(eachPair, policy.Rule{Peers: networks(many)[i : i+1], Ports: portsApart(many)[i : i+1]})
+		stranger := policy.Peer{OwnNamespace: true, Pods: selector(t, fmt.Sprintf("stranger=%d", i))}
+		eachClass = append(eachClass, policy.Rule{Peers: []policy.Peer{network(i), stranger}, Ports: portsApart(5 * many)[5*i : 5*i+5]})
 	}
 	for name, in := range map[string]Input{
+		"a class for each":              under(strangers(many), eachClass...),
 		"networks and ports":            under(nil, policy.Rule{Peers: networks(many), Ports: portsApart(many)}),
 		"identities and ports":          under(strangers(many), policy.Rule{Peers: []policy.Peer{all}, Ports: portsApart(many)}),
 		"identities and ranges":         under(strangers(many), policy.Rule{Peers: []policy.Peer{all}, Ports: []policy.Port{tcp(1, 9), tcp(20, 29), tcp(40, 49)}}),

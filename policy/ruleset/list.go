@@ -17,13 +17,15 @@ const (
 	listNet6   = "net6_"
 	listBlock4 = "block4_" // address . protocol . port
 	listBlock6 = "block6_"
+	listWays   = "ways_"  // port . protocol : chain
 	listPorts  = "ports_" // port . protocol: the kernel is slow where many elements begin alike
 )
 
 // list is the elements of a list and how many contents have it.
 type list struct {
-	keys  []Key
-	users int
+	keys   []Key
+	values []Value // none: it is no map
+	users  int
 }
 
 // families are names of lists: of IPv4 addresses and of IPv6 addresses. Either may be empty: there is none.
@@ -39,6 +41,9 @@ func listSpec(name string) (SetSpec, bool) {
 		if strings.HasPrefix(name, kind) {
 			return SetSpec{Name: name, Key: key, Interval: true}, true
 		}
+	}
+	if strings.HasPrefix(name, listWays) {
+		return SetSpec{Name: name, Key: []Type{TypeInetService, TypeInetProto}, Data: TypeVerdict, Interval: true}, true
 	}
 	return SetSpec{}, false
 }
@@ -57,22 +62,29 @@ func hash128(s string) string {
 
 // useList finds or makes the list of a kind with these elements, which must be sorted, and returns its name. Two lists of
 // which the hash is the same do not share a name.
-func (c *Compiler) useList(kind string, keys []Key) string {
+func (c *Compiler) useList(kind string, keys []Key, values []Value) string {
 	var b strings.Builder
 	for _, k := range keys {
 		b.WriteString(k.Low)
 		b.WriteString(k.High)
 	}
+	for _, v := range values {
+		fmt.Fprintln(&b, v.Verdict)
+	}
 	name := kind + c.hash(b.String())
-	for n := 1; c.lists[name] != nil && !slices.Equal(c.lists[name].keys, keys); n++ {
+	for n := 1; c.lists[name] != nil && !(slices.Equal(c.lists[name].keys, keys) && slices.Equal(c.lists[name].values, values)); n++ {
 		name = kind + c.hash(fmt.Sprintf("%d\n%s", n, b.String()))
 	}
 	if c.lists[name] == nil {
-		c.lists[name] = &list{keys: keys}
+		c.lists[name] = &list{keys: keys, values: values}
 		spec, _ := listSpec(name)
 		c.want.putSet(spec)
-		for _, k := range keys {
-			c.want.put(name, k, Value{})
+		for i, k := range keys {
+			var v Value
+			if values != nil {
+				v = values[i]
+			}
+			c.want.put(name, k, v)
 		}
 	}
 	c.lists[name].users++

@@ -14,10 +14,7 @@ const maxComment = 127
 // opened it, for what goes out at the real server. A NetworkPolicy's chain ends with a drop; what the others do not
 // decide returns.
 func (ch *chain) rules() []Rule {
-	other4, other6 := OriginalSource, OriginalSource6
-	if ch.direction == policy.Egress {
-		other4, other6 = ReplySource, ReplySource6
-	}
+	other4, other6 := ch.others()
 	var rs []Rule
 	identities := slices.ContainsFunc(ch.contents, (*content).namesPods)
 	if identities {
@@ -36,6 +33,14 @@ func (ch *chain) rules() []Rule {
 		rs = append(rs, rule(PriorityNone{}))
 	}
 	return rs
+}
+
+// others are where the other end's address stands.
+func (ch *chain) others() (four, six Field) {
+	if ch.direction == policy.Egress {
+		return ReplySource, ReplySource6
+	}
+	return OriginalSource, OriginalSource6
 }
 
 // rules is the look-ups of a content.
@@ -61,8 +66,14 @@ func (x *content) rules(other4, other6 Field) []Rule {
 	if x.openings != "" {
 		rs = append(rs, x.class(x.openings)...)
 	}
-	for _, c := range x.classes {
-		rs = append(rs, c.rules(x, other4, other6)...)
+	if x.ways != nil {
+		rs = append(rs, x.ways.rules()...)
+	} else {
+		for _, c := range x.classes {
+			for _, peer := range c.peers(x.prefix, other4, other6) {
+				rs = append(rs, x.class(c.ports, peer)...)
+			}
+		}
 	}
 	for _, r := range x.byName {
 		rs = append(rs, r.rules(x)...)
@@ -94,7 +105,8 @@ func (x *content) both(set string, fs ...Field) []Rule {
 	}
 }
 
-// class is the rules for a list of ports and for what else must match.
+// class is the rules for a list of ports and for what else must match. The port is asked for first: it is seldom one of
+// another class.
 func (x *content) class(ports string, peer ...Expr) []Rule {
 	return []Rule{
 		x.act(append([]Expr{Direction{Original}, isIn(ports, DestinationPort, L4Proto)}, peer...)...),
@@ -102,19 +114,19 @@ func (x *content) class(ports string, peer ...Expr) []Rule {
 	}
 }
 
-// rules asks for the port first, which is seldom one of another class.
-func (c class) rules(x *content, other4, other6 Field) []Rule {
-	var rs []Rule
+// peers are the look-ups of the class, of which one must match beside its ports.
+func (c class) peers(prefix string, other4, other6 Field) []Expr {
+	var out []Expr
 	if c.pods != "" {
-		rs = append(rs, x.class(c.ports, isIn(x.prefix+c.pods, Priority))...)
+		out = append(out, isIn(prefix+c.pods, Priority))
 	}
 	if c.nets.four != "" {
-		rs = append(rs, x.class(c.ports, isIn(c.nets.four, other4))...)
+		out = append(out, isIn(c.nets.four, other4))
 	}
 	if c.nets.six != "" {
-		rs = append(rs, x.class(c.ports, isIn(c.nets.six, other6))...)
+		out = append(out, isIn(c.nets.six, other6))
 	}
-	return rs
+	return out
 }
 
 // act does with what the expressions match what the content is for. What is denied is counted, under the names of the

@@ -31,6 +31,21 @@ func inLists() []mistake {
 			pkg:   "./policy/nft", test: "TestStages",
 		},
 		{
+			name: "a chain is asked before its rules are in it", file: "policy/nft/order.go",
+			right: "s[stageFill].rules = append(s[stageFill].rules, c)", wrong: "s[stageRules].rules = append(s[stageRules].rules, c)",
+			pkg: "./policy/nft", test: "TestCutOpensNothing",
+		},
+		{
+			name: "all classes one after the other", file: "policy/ruleset/ways.go",
+			right: "if len(b.classes) > maxClasses {", wrong: "if false {",
+			pkg: pkg, test: "TestPolicyCostsItsSum", says: "a class for each: chain",
+		},
+		{
+			name: "what passes to the next tier comes back", file: "policy/ruleset/ways.go",
+			right: "if !ok || b.action == policy.Pass {", wrong: "if !ok {",
+			pkg: "./policy/ruleset/walk", test: "TestDecideIsWhatTheRulesetDoes",
+		},
+		{
 			name: "a denial beyond the bound denies nothing", file: "policy/bound.go",
 			right: "if r.Action == Accept {", wrong: "if true {",
 			pkg: "./policy", test: "TestBounded", says: "a denial",

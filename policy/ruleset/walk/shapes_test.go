@@ -19,6 +19,7 @@ func TestRandomClustersHaveAllShapes(t *testing.T) {
 		"networks of a class":      regexp.MustCompile(`@ports_\S+ ct \S+ \S+ \S+ @net[46]_`),
 		"ports without peers":      regexp.MustCompile(`@ports_\S+ goto`),
 		"a named port":             regexp.MustCompile(`@\S+_name[46] `),
+		"ways to many classes":     regexp.MustCompile(`vmap @ways_`),
 		"a denial by a class":      regexp.MustCompile(`@ports_\S+ .* counter drop`),
 	}
 	for seed := range uint64(150) {
