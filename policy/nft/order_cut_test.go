@@ -87,6 +87,40 @@ func TestNumbersOutliveTheirRules(t *testing.T) {
 	}
 }
 
+// TestWaysAreThereFirst: a policy that denied a pod all now denies it by many rules, each for ports of its own, and back.
+// Wherever that is cut, the pod stays denied: the chains that the rules send to say what they are to say before any does.
+func TestWaysAreThereFirst(t *testing.T) {
+	here, there := netip.MustParseAddr("10.244.1.16"), netip.MustParseAddr("10.244.2.16")
+	with := func(rules ...policy.Rule) policy.Cluster {
+		return policy.Cluster{
+			Nodes:      []policy.Node{{Name: "one", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}},
+			Namespaces: []identity.Namespace{{Name: "n"}},
+			Pods:       []identity.Pod{{Namespace: "n", Name: "here", UID: "1", Addresses: []netip.Addr{here}}},
+			Policies: []policy.Policy{{
+				Tier: policy.Admin, Name: "deny", Namespaces: labels.Everything(), Subject: labels.Everything(), Egress: (*policy.Rules)(&rules),
+			}},
+		}
+	}
+	var many []policy.Rule
+	peers := []policy.Peer{{Block: &policy.Block{CIDR: netip.PrefixFrom(there, 32)}}}
+	for i := range uint16(8) {
+		// More networks than are entered with each port, and for each rule others.
+		peers = append(peers, policy.Peer{Block: &policy.Block{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(2 * i)}), 32)}})
+		rule := policy.Rule{Action: policy.Deny, Peers: slices.Clone(peers)}
+		for n := range uint16(9) {
+			rule.Ports = append(rule.Ports, policy.Port{Protocol: identity.TCP, First: 80 + 100*i + 2*n, Last: 80 + 100*i + 2*n})
+		}
+		many = append(many, rule)
+	}
+	all := with(policy.Rule{Action: policy.Deny, Peers: peers, AllPorts: true})
+	flow := policy.Flow{Source: here, Destination: there, Protocol: identity.TCP, Port: 80}
+	for _, change := range [][2]policy.Cluster{{all, with(many...)}, {with(many...), all}} {
+		if steps, flows := cutEverywhere(t, "ways", change[0], change[1], []policy.Flow{flow}); steps == 0 || flows != 1 {
+			t.Errorf("%d steps, %d flows are denied before and after", steps, flows)
+		}
+	}
+}
+
 // cutEverywhere does what makes one cluster's rules on its first node the other's, step by step, and looks after each that
 // those of the flows are denied that are denied before and after. It returns how many steps and such flows there are.
 func cutEverywhere(t *testing.T, name string, before, after policy.Cluster, flows []policy.Flow) (int, int) {
