@@ -18,7 +18,9 @@ func TestBounded(t *testing.T) {
 		return out
 	}
 	block := Peer{Block: &Block{CIDR: netip.MustParsePrefix("192.0.2.0/24"), Except: []netip.Prefix{netip.MustParsePrefix("192.0.2.8/32")}}}
-	pods := Peer{Namespaces: labels.Everything(), Pods: labels.Everything()}
+	pods := Peer{Namespaces: labels.Everything(), Pods: labels.SelectorFromSet(labels.Set{"app": "a"})}
+	other := Peer{Namespaces: labels.Everything(), Pods: labels.SelectorFromSet(labels.Set{"app": "b"})}
+	all := Peer{Namespaces: labels.Everything(), Pods: labels.Everything()}
 	rule := func(a Action, n int, peers ...Peer) Rule {
 		return Rule{Name: "r", Action: a, Peers: peers, Ports: ports(n)}
 	}
@@ -30,6 +32,9 @@ func TestBounded(t *testing.T) {
 		"at the limit":          {Rules{rule(Accept, 98, block)}, Rules{rule(Accept, 98, block)}, nil},
 		"above it":              {Rules{rule(Accept, 99, block)}, Rules{closed}, []int{0}},
 		"a selector":            {Rules{rule(Accept, 36, pods), rule(Accept, 1)}, Rules{rule(Accept, 36, pods), closed}, []int{1}},
+		"a selector again":      {Rules{rule(Accept, 18, pods), rule(Accept, 18, pods)}, Rules{rule(Accept, 18, pods), rule(Accept, 18, pods)}, nil},
+		"another selector":      {Rules{rule(Accept, 1, pods), rule(Accept, 1, other)}, Rules{rule(Accept, 1, pods), closed}, []int{1}},
+		"all pods":              {Rules{rule(Accept, 1, all)}, Rules{closed}, []int{0}},
 		"a denial":              {Rules{rule(Deny, 99, block)}, Rules{deny}, []int{0}},
 		"a rule that passes on": {Rules{rule(Pass, 99, block)}, Rules{deny}, []int{0}},
 		"what comes behind":     {Rules{rule(Accept, 60, block), rule(Accept, 60, block), rule(Accept, 30, block)}, Rules{rule(Accept, 60, block), closed, rule(Accept, 30, block)}, []int{1}},
@@ -41,7 +46,7 @@ func TestBounded(t *testing.T) {
 			continue
 		}
 		for i, place := range places {
-			if place != (Place{Egress, tt.closed[i]}) {
+			if place.Direction != Egress || place.Rule != tt.closed[i] {
 				t.Errorf("%s: %v is closed", name, place)
 			}
 		}

@@ -15,7 +15,7 @@ func Bound(p policy.Policy, limit int) (policy.Policy, []Problem) {
 	}
 	first := closed[0]
 	r := (*p.In(first.Direction))[first.Rule]
-	message := fmt.Sprintf("this rule counts %d elements, with which the policy has more than the %d that one may have: it %s", r.Elements(), limit, closes(r))
+	message := fmt.Sprintf("this rule counts %d elements, with which the policy has more than the %d that one may have: it %s", first.Elements, limit, closes(r))
 	if more := len(closed) - 1; more > 0 {
 		message += fmt.Sprintf(", and so do %d rules behind it", more)
 	}

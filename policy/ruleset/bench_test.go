@@ -228,8 +228,12 @@ func BenchmarkPortsOfIdentities(b *testing.B) {
 	benchmarkRule(b, []policy.Peer{{Namespaces: selector(b, "*"), Pods: selector(b, "*")}}, portsApart(2000))
 }
 
-// benchmarkRule puts a policy with one rule on a pod of the big cluster.
 func benchmarkRule(b *testing.B, peers []policy.Peer, ports []policy.Port) {
+	benchmarkRules(b, []policy.Rule{{Peers: peers, Ports: ports}})
+}
+
+// benchmarkRules puts a policy with these rules on a pod of the big cluster.
+func benchmarkRules(b *testing.B, rules []policy.Rule) {
 	in := bigCluster(b)
 	in.Policies = []policy.Policy{{Namespace: "ns0", Name: "one", Subject: selector(b, "*"), Egress: isolate()}}
 	c := CompilerOf(in)
@@ -238,7 +242,7 @@ func benchmarkRule(b *testing.B, peers []policy.Peer, ports []policy.Port) {
 	runtime.ReadMemStats(&m)
 	before, n := m.TotalAlloc, 0
 	for b.Loop() {
-		in.Policies[0].Egress = isolate(policy.Rule{Peers: peers, Ports: ports})
+		in.Policies[0].Egress = isolate(rules...)
 		c.PutPolicy(in.Policies[0])
 		c.Commit()
 		b.StopTimer()

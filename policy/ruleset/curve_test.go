@@ -2,8 +2,10 @@ package ruleset
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
+	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 )
 
@@ -72,4 +74,66 @@ func BenchmarkLabelChurn(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/1e3/float64(b.N*n), "ms/pod")
 		})
 	}
+}
+
+// BenchmarkMonster puts a policy on a pod that is as large as its bound allows, in each of the ways in which it may be.
+func BenchmarkMonster(b *testing.B) {
+	rules := func(n int, rule func(int) policy.Rule) (out []policy.Rule) {
+		for i := range n {
+			out = append(out, rule(i))
+		}
+		return out
+	}
+	anybody := policy.Peer{Namespaces: selector(b, "*"), Pods: selector(b, "*")}
+	block := func(i int) policy.Peer {
+		return policy.Peer{Block: &policy.Block{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, byte(i >> 16), byte(i >> 8), byte(i)}), 32)}}
+	}
+	ports := func(first, n int) (out []policy.Port) {
+		for i := range n {
+			out = append(out, tcp(uint16(first+2*i), uint16(first+2*i)))
+		}
+		return out
+	}
+	for _, m := range []struct {
+		name  string
+		rules []policy.Rule
+	}{
+		{"holes", []policy.Rule{{Peers: []policy.Peer{{Block: &policy.Block{CIDR: netip.MustParsePrefix("192.0.0.0/8"), Except: hosts(65_000)}}}, Ports: ports(1, 9)}}},
+		{"networks", []policy.Rule{{Peers: times(32_000, func(i int) policy.Peer { return block(2 * i) }), Ports: ports(1, 30_000)}}},
+		{"a rule for each network and port", rules(20_000, func(i int) policy.Rule { return policy.Rule{Peers: []policy.Peer{block(2 * i)}, Ports: ports(i, 1)} })},
+		{"nested ranges of ports", rules(3000, func(i int) policy.Rule {
+			return policy.Rule{Peers: times(20, func(n int) policy.Peer { return block(64*i + 2*n) }), Ports: []policy.Port{tcp(uint16(i+1), 60_000)}}
+		})},
+		{"nested networks", rules(3000, func(i int) policy.Rule {
+			return policy.Rule{Peers: []policy.Peer{{Block: &policy.Block{CIDR: netip.MustParsePrefix("192.0.0.0/8"), Except: hosts(19)[:i%20]}}}, Ports: ports(i, 1)}
+		})},
+		{"broad selectors", rules(31, func(i int) policy.Rule {
+			return policy.Rule{Peers: []policy.Peer{{Namespaces: selector(b, "*"), Pods: selector(b, fmt.Sprintf("app!=a%d", i))}}, Ports: ports(i, 1)}
+		})},
+		{"broad selectors, many ports", rules(31, func(i int) policy.Rule {
+			return policy.Rule{Peers: []policy.Peer{{Namespaces: selector(b, "*"), Pods: selector(b, fmt.Sprintf("app!=a%d", i))}}, Ports: ports(i, 6)}
+		})},
+		{"selectors", rules(1000, func(i int) policy.Rule {
+			return policy.Rule{Peers: []policy.Peer{{Namespaces: selector(b, "*"), Pods: selector(b, fmt.Sprintf("app=app%d,x!=a%d", i%20, i))}}, Ports: ports(i, 1)}
+		})},
+		{"one selector, a rule for each port", rules(1000, func(i int) policy.Rule { return policy.Rule{Peers: []policy.Peer{anybody}, Ports: ports(2*i, 1)} })},
+		{"networks with a named port", []policy.Rule{{Peers: times(60_000, func(i int) policy.Peer { return block(2 * i) }), Ports: []policy.Port{{Protocol: identity.TCP, Name: "http"}}}}},
+	} {
+		b.Run(m.name, func(b *testing.B) { benchmarkRules(b, m.rules) })
+	}
+}
+
+func times[T any](n int, of func(int) T) []T {
+	out := make([]T, n)
+	for i := range out {
+		out[i] = of(i)
+	}
+	return out
+}
+
+func hosts(n int) []netip.Prefix {
+	return times(n, func(i int) netip.Prefix {
+		i *= 2
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+	})
 }

@@ -37,7 +37,7 @@ announce:
 health:
   port: 4504
 policy:
-  maxElements: 2000
+  maxElements: 9000
 masquerade: false
 nonMasqueradeCIDRs:
   - 198.51.100.0/24
@@ -60,7 +60,7 @@ func TestParse(t *testing.T) {
 		Probe:      Probe{Port: 4502},
 		Announce:   Announce{Port: 4503},
 		Health:     Health{Port: 4504},
-		Policy:     Policy{MaxElements: 2000},
+		Policy:     Policy{MaxElements: 9000},
 		Masquerade: false,
 		NonMasqueradeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"),
 			netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")},
@@ -114,7 +114,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 			`kith.yaml:3: wireguard.port: "0" is not valid: write a port from 1 to 65534; the next one is used, too`,
 			`kith.yaml:5: gossip.port: "http" is not valid`}},
 		{"port too large", "gossip:\n  port: 65536\n", []string{`kith.yaml:2: gossip.port: "65536"`}},
-		{"bound too small", "policy: {maxElements: 1023}", []string{`kith.yaml:1: policy.maxElements: "1023" is not valid: write a number from 1024 to 1048576`}},
+		{"bound too small", "policy: {maxElements: 8191}", []string{`kith.yaml:1: policy.maxElements: "8191" is not valid: write a number from 8192 to 1048576`}},
 		{"same port", "gossip:\n  port: 51820\n", []string{"kith.yaml:2: gossip.port: is the same as wireguard.port: both use UDP"}},
 		{"same port for probes", "probe: {port: 7946}", []string{"kith.yaml:1: probe.port: is the same as gossip.port: both use UDP"}},
 		{"same port for probes and WireGuard", "wireguard: {port: 7947}", []string{"kith.yaml:1: wireguard.port: is the same as probe.port"}},

@@ -107,7 +107,7 @@ func port(to *uint16) reader {
 
 // The bounds of the bound: a small policy must be enforced, and a large one must not stop an agent.
 const (
-	minElements = 1024
+	minElements = 8192
 	maxOfBound  = 1 << 20
 )
 
