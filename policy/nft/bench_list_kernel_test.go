@@ -44,24 +44,29 @@ func BenchmarkHalveList(b *testing.B) {
 	b.ReportMetric(float64(fill[len(fill)/2].Microseconds())/1e3, "ms/fill")
 }
 
-// BenchmarkPacketOfLists compares, turn by turn in one run, one flow under a rule of one network and port, one look-up, and
-// under long lists of both, which are two.
+// BenchmarkPacketOfLists compares, turn by turn in one run, one flow under a rule of one network and port, one look-up; under
+// long lists of both, which are two; and under 200 rules of which each has ports of its own.
 func BenchmarkPacketOfLists(b *testing.B) {
-	rules := map[string]policy.Rule{
-		"one":   {Peers: list(1), Ports: []policy.Port{port(identity.UDP, 80)}},
-		"lists": {Peers: list(10_000), Ports: []policy.Port{port(identity.UDP, 80)}},
+	ports := func(first, n int) []policy.Port {
+		out := []policy.Port{port(identity.UDP, 80)}
+		for i := range n {
+			out = append(out, port(identity.UDP, uint16(first+2*i)))
+		}
+		return out
 	}
-	many := rules["lists"]
-	for i := range 2000 {
-		many.Ports = append(many.Ports, port(identity.UDP, uint16(1001+2*i)))
+	rules := map[string]policy.Rules{
+		"one":   {{Peers: list(1), Ports: ports(0, 0)}},
+		"lists": {{Peers: list(10_000), Ports: ports(1001, 2000)}},
 	}
-	rules["lists"] = many
+	for i := range 200 {
+		rules["classes"] = append(rules["classes"], policy.Rule{Peers: list(2 + i)[i:], Ports: ports(1001+20*i, 9)[min(1, 199-i):]})
+	}
 	flows, took := map[string]net.Conn{}, map[string][]time.Duration{}
 	for name, rule := range rules {
 		l := newLab(b)
 		l.serve()
 		cluster := l.cluster()
-		cluster.Policies = []policy.Policy{isolates("pod0", policy.Ingress, rule)}
+		cluster.Policies = []policy.Policy{isolates("pod0", policy.Ingress, rule...)}
 		l.enforce(cluster, l.attachments())
 		flows[name] = l.stream(l.pods[1].end, l.pods[0].end)
 		if !talks(flows[name], late) {
@@ -79,5 +84,7 @@ func BenchmarkPacketOfLists(b *testing.B) {
 	}
 	b.ReportMetric(median("one"), "ns/packet-one")
 	b.ReportMetric(median("lists"), "ns/packet-lists")
-	b.ReportMetric(median("lists")/median("one"), "ratio")
+	b.ReportMetric(median("classes"), "ns/packet-classes")
+	b.ReportMetric(median("lists")/median("one"), "ratio-lists")
+	b.ReportMetric(median("classes")/median("one"), "ratio-classes")
 }
