@@ -14,10 +14,10 @@ const (
 // grouping is the rules with the same ports while they are brought together.
 type grouping struct {
 	class
-	key    string // the ports
-	ports  []portRange
-	ranges []addrRange
-	size   int // of all addresses with each port
+	key   string // the ports
+	ports []portRange
+	all   []ranged // the addresses
+	size  int      // of all addresses with each port
 }
 
 // finish makes of what was taken from the rules the lists, the classes, and what each identity adds.
@@ -26,11 +26,11 @@ func (b *builder) finish() {
 	b.finishPods(groups)
 	b.finishBlocks(groups)
 	for _, g := range sorted(groups) {
-		if g.pods == "" && len(g.ranges) == 0 {
+		if g.pods == "" && len(g.all) == 0 {
 			continue
 		}
 		g.open = g.ports
-		g.nets = b.addresses(g.ranges)
+		g.nets = b.addresses(g.all)
 		b.classes = append(b.classes, g.class)
 	}
 	b.content.nets = b.addresses(b.nets)
@@ -44,11 +44,11 @@ func (b *builder) group() map[string]*grouping {
 	groups := map[string]*grouping{}
 	for _, r := range b.blocks {
 		g := groupOf(groups, r.ports)
-		g.ranges = append(g.ranges, r.ranges...)
+		g.all = append(g.all, r.ranged)
 	}
 	for _, g := range groups {
-		g.ranges = mergeRanges(g.ranges)
-		g.size = len(g.ranges) * len(g.ports)
+		g.all = []ranged{joined(g.all)}
+		g.size = len(g.all[0].ranges) * len(g.ports)
 	}
 	return groups
 }
@@ -112,10 +112,10 @@ func (b *builder) finishBlocks(groups map[string]*grouping) {
 	var boxes []box
 	var taken []*grouping
 	for _, g := range sorted(groups) {
-		if len(g.ports) > few || g.size > maxBoxes || len(boxes)+g.size > maxAllBoxes {
+		if len(g.all) == 0 || len(g.ports) > few || g.size > maxBoxes || len(boxes)+g.size > maxAllBoxes {
 			continue
 		}
-		for _, r := range g.ranges {
+		for _, r := range g.all[0].ranges {
 			for _, p := range g.ports {
 				boxes = append(boxes, box{r, p})
 			}
@@ -127,7 +127,7 @@ func (b *builder) finishBlocks(groups map[string]*grouping) {
 		return
 	}
 	for _, g := range taken {
-		g.ranges = nil
+		g.all = nil
 	}
 	keys := split(cut, func(x box) (netip.Addr, Key) {
 		return x.addr.from, intervalKey(rangePart(x.addr), protocolPart(x.port.protocol), portPart(x.port.first, x.port.last))
@@ -135,10 +135,25 @@ func (b *builder) finishBlocks(groups map[string]*grouping) {
 	b.content.blocks = families{b.list(listBlock4, keys[0]), b.list(listBlock6, keys[1])}
 }
 
+// joined is all ranges as one.
+func joined(all []ranged) ranged {
+	if len(all) == 1 {
+		return all[0]
+	}
+	var ranges []addrRange
+	for _, r := range all {
+		ranges = append(ranges, r.ranges...)
+	}
+	return makeRanged(ranges)
+}
+
 // addresses are the lists of addresses.
-func (b *builder) addresses(ranges []addrRange) families {
-	keys := split(mergeRanges(ranges), func(r addrRange) (netip.Addr, Key) { return r.from, intervalKey(rangePart(r)) })
-	return families{b.list(listNet4, keys[0]), b.list(listNet6, keys[1])}
+func (b *builder) addresses(all []ranged) families {
+	r := joined(all)
+	return b.remember("addresses "+r.key, func() families {
+		keys := split(r.ranges, func(r addrRange) (netip.Addr, Key) { return r.from, intervalKey(rangePart(r)) })
+		return families{b.list(listNet4, keys[0]), b.list(listNet6, keys[1])}
+	})
 }
 
 // split makes keys, those of each family by themselves.
@@ -153,11 +168,14 @@ func split[T any](of []T, key func(T) (netip.Addr, Key)) (keys [2][]Key) {
 
 // ports is the list of ports.
 func (b *builder) ports(ranges []portRange) string {
-	var keys []Key
-	for _, p := range mergePorts(slices.Clone(ranges)) {
-		keys = append(keys, intervalKey(portPart(p.first, p.last), protocolPart(p.protocol)))
-	}
-	return b.list(listPorts, keys)
+	ranges = mergePorts(slices.Clone(ranges))
+	return b.remember("ports "+portsKey(ranges), func() families {
+		var keys []Key
+		for _, p := range ranges {
+			keys = append(keys, intervalKey(portPart(p.first, p.last), protocolPart(p.protocol)))
+		}
+		return families{four: b.list(listPorts, keys)}
+	}).four
 }
 
 // list is a list of the content, none without elements.

@@ -40,6 +40,7 @@ type dirt struct {
 	renamed     map[*identity.Identity]struct{} // named now, or not any more
 	unused      map[*chain]struct{}
 	idle        map[string]struct{} // lists
+	memo        memo
 	network     bool
 }
 

@@ -262,3 +262,29 @@ func TestPolicyConcernsItsPods(t *testing.T) {
 		t.Errorf("%d selectors are asked when a policy for no pod changes", times)
 	}
 }
+
+// TestRuleIsReadOnce: what a rule names is found out once, in however many chains its policy is.
+func TestRuleIsReadOnce(t *testing.T) {
+	in, times := coffee(), 0
+	everyone := policy.Policy{
+		Tier: policy.Admin, Name: "everyone", Namespaces: selector(t, "*"), Subject: selector(t, "*"),
+		Egress: isolate(policy.Rule{Peers: []policy.Peer{{Nodes: counted{selector(t, "*"), &times}}}, Ports: portsApart(100)}),
+	}
+	in.Policies = []policy.Policy{everyone}
+	for i := range 50 {
+		pod := identity.Pod{Namespace: "coffee", Name: fmt.Sprint(i), UID: fmt.Sprint(i), Labels: map[string]string{"pod": fmt.Sprint(i)}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 1, byte(100 + i)})}}
+		in.Pods = append(in.Pods, pod)
+		in.Attachments = append(in.Attachments, Attachment{Pod: pod.Key(), UID: pod.UID, Interface: fmt.Sprintf("kith-%d", i), Addresses: pod.Addresses})
+		in.Policies = append(in.Policies, policy.Policy{
+			Tier: policy.Admin, Name: fmt.Sprint(i), Namespaces: selector(t, "*"), Subject: selector(t, fmt.Sprintf("pod=%d", i)), Egress: isolate(),
+		})
+	}
+	c := CompilerOf(in)
+	c.Commit()
+	if n := len(in.Network.Nodes); times != n {
+		t.Errorf("the selector of %d nodes is asked %d times", n, times)
+	}
+	if got := c.Counts().Chains; got < 50 {
+		t.Errorf("there are %d chains: this shows nothing", got)
+	}
+}

@@ -129,7 +129,7 @@ type builder struct {
 	chain    *chain
 	pods     []podRule
 	podsOf   map[string]int // in pods, by the peers
-	nets     []addrRange
+	nets     []ranged
 	blocks   []blockRule
 	blocksOf map[string]int // in blocks, by the addresses
 	openings []portRange
@@ -143,8 +143,8 @@ type podRule struct {
 
 // blockRule is what rules say of some addresses.
 type blockRule struct {
-	ranges []addrRange
-	ports  []portRange
+	ranged
+	ports []portRange
 }
 
 func (b *builder) rule(p policy.Policy, r policy.Rule) {
@@ -208,31 +208,25 @@ func enter(m *map[string]int, key string, at int) (place int, known bool) {
 
 // ruleBlocks takes the peers of a rule that are addresses.
 func (b *builder) ruleBlocks(peers []policy.Peer, ports ports) {
-	var ranges []addrRange
-	for _, peer := range peers {
-		if peer.Block != nil || peer.Nodes != nil {
-			b.depends = true
-			ranges = append(ranges, peerRanges(peer, b.compiler.network.Nodes)...)
-		}
-	}
-	if len(ranges) == 0 {
+	b.depends = b.depends || slices.ContainsFunc(peers, func(p policy.Peer) bool { return p.Block != nil || p.Nodes != nil })
+	r := b.compiler.ranged(peers)
+	if len(r.ranges) == 0 {
 		return
 	}
-	ranges = mergeRanges(ranges)
 	if ports.all {
-		b.nets = append(b.nets, ranges...)
+		b.nets = append(b.nets, r)
 		return
 	}
 	if len(ports.ranges) > 0 {
-		at, known := enter(&b.blocksOf, rangesKey(ranges), len(b.blocks))
+		at, known := enter(&b.blocksOf, r.key, len(b.blocks))
 		if !known {
-			b.blocks = append(b.blocks, blockRule{ranges: ranges})
+			b.blocks = append(b.blocks, blockRule{ranged: r})
 		}
 		b.blocks[at].ports = append(b.blocks[at].ports, ports.ranges...)
 	}
 	if len(ports.names) > 0 {
-		b.named = append(b.named, namedBlock{ranges, makeNames(ports.names)})
-		for _, r := range ranges {
+		b.named = append(b.named, namedBlock{r.ranges, makeNames(ports.names)})
+		for _, r := range r.ranges {
 			b.sets[byFamily(r.from, setName4, setName6)] = struct{}{}
 		}
 	}
@@ -240,9 +234,10 @@ func (b *builder) ruleBlocks(peers []policy.Peer, ports ports) {
 
 // rangesKey tells ranges from others.
 func rangesKey(ranges []addrRange) string {
-	var b []byte
+	b := make([]byte, 0, 33*len(ranges))
 	for _, r := range ranges {
-		b = append(append(append(b, byte(r.from.BitLen())), r.from.AsSlice()...), r.to.AsSlice()...)
+		from, to := r.from.As16(), r.to.As16()
+		b = append(append(append(b, byte(r.from.BitLen())), from[:]...), to[:]...)
 	}
 	return string(b)
 }

@@ -58,6 +58,28 @@ func benchmarkPolicies(b *testing.B, policies int, subject func(int) string, pod
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/1e3/float64(b.N), "ms/change")
 }
 
+// BenchmarkChainsOfAMonster changes a policy that is as large as its bound allows, on pods each of which besides has a policy
+// of its own.
+func BenchmarkChainsOfAMonster(b *testing.B) {
+	in := bigCluster(b)
+	in.Policies, in.Attachments = nil, in.Attachments[:0]
+	for i := range 100 {
+		p := &in.Pods[i]
+		p.Namespace, p.Labels = "ns0", map[string]string{"pod": fmt.Sprint(i)}
+		in.Attachments = append(in.Attachments, Attachment{Pod: p.Key(), UID: p.UID, Interface: fmt.Sprintf("kith-%010x", i), Addresses: p.Addresses})
+		in.Policies = append(in.Policies, policy.Policy{Namespace: "ns0", Name: fmt.Sprint(i), Subject: selector(b, fmt.Sprintf("pod=%d", i)), Egress: isolate()})
+	}
+	c := CompilerOf(in)
+	c.Commit()
+	p := policy.Policy{Namespace: "ns0", Name: "monster", Subject: selector(b, "*")}
+	for n := 0; b.Loop(); n++ {
+		p.Egress = isolate(policy.Rule{Peers: []policy.Peer{{Block: &policy.Block{CIDR: netip.MustParsePrefix("192.0.0.0/8"), Except: hosts(32_000 - n)}}}, Ports: portsApart(30_000)})
+		c.PutPolicy(p)
+		c.Commit()
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/1e3/float64(b.N), "ms/change")
+}
+
 // BenchmarkLabelChurn gives many pods labels that no pod had before, at once, where policies look at them.
 func BenchmarkLabelChurn(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {

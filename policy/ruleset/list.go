@@ -33,25 +33,35 @@ type families struct{ four, six string }
 
 // listSpec is the specification of a list by its name.
 func listSpec(name string) (SetSpec, bool) {
-	for kind, key := range map[string][]Type{
-		listNet4: {TypeIPv4Addr}, listNet6: {TypeIPv6Addr},
-		listBlock4: {TypeIPv4Addr, TypeInetProto, TypeInetService}, listBlock6: {TypeIPv6Addr, TypeInetProto, TypeInetService},
-		listPorts: {TypeInetService, TypeInetProto},
-	} {
-		if strings.HasPrefix(name, kind) {
-			return SetSpec{Name: name, Key: key, Interval: true}, true
-		}
+	s := SetSpec{Name: name, Interval: true}
+	kind, _, _ := strings.Cut(name, "_")
+	switch kind + "_" {
+	case listNet4:
+		s.Key = []Type{TypeIPv4Addr}
+	case listNet6:
+		s.Key = []Type{TypeIPv6Addr}
+	case listBlock4:
+		s.Key = []Type{TypeIPv4Addr, TypeInetProto, TypeInetService}
+	case listBlock6:
+		s.Key = []Type{TypeIPv6Addr, TypeInetProto, TypeInetService}
+	case listPorts:
+		s.Key = []Type{TypeInetService, TypeInetProto}
+	case listWays:
+		s.Key, s.Data = []Type{TypeInetService, TypeInetProto}, TypeVerdict
+	default:
+		return SetSpec{}, false
 	}
-	if strings.HasPrefix(name, listWays) {
-		return SetSpec{Name: name, Key: []Type{TypeInetService, TypeInetProto}, Data: TypeVerdict, Interval: true}, true
-	}
-	return SetSpec{}, false
+	return s, true
 }
 
 // Listed says that the element is of a list: whatever rule names the list means this element.
 func (c ElementChange) Listed() bool {
-	_, ok := listSpec(c.Set)
-	return ok
+	for _, kind := range [...]string{listNet4, listNet6, listBlock4, listBlock6, listPorts, listWays} {
+		if strings.HasPrefix(c.Set, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // hash128 is the hash that names are made of.

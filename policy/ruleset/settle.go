@@ -12,7 +12,7 @@ import (
 func newDirt() dirt {
 	return dirt{
 		policies: map[policy.Name]*policy.Policy{}, attachments: map[string]struct{}{},
-		renamed: map[*identity.Identity]struct{}{}, unused: map[*chain]struct{}{}, idle: map[string]struct{}{},
+		renamed: map[*identity.Identity]struct{}{}, unused: map[*chain]struct{}{}, idle: map[string]struct{}{}, memo: newMemo(),
 	}
 }
 
