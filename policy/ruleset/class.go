@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -93,7 +94,7 @@ func (b *builder) finishPods(groups map[string]*grouping) {
 			rule.single = single
 		default:
 			g := groupOf(groups, r.ranges)
-			g.pods = setAny + "." + b.compiler.hash(g.key)
+			g.pods = b.setOf(g)
 			rule.class = g.pods
 			b.sets[g.pods] = struct{}{}
 		}
@@ -103,6 +104,19 @@ func (b *builder) finishPods(groups map[string]*grouping) {
 		b.peers = append(b.peers, rule)
 		for _, s := range r.sets {
 			b.bySet[s] = append(b.bySet[s], i)
+		}
+	}
+}
+
+// setOf is the set of a class, which no other class of the content has.
+func (b *builder) setOf(g *grouping) string {
+	if g.pods != "" {
+		return g.pods
+	}
+	for n := 0; ; n++ {
+		set := setAny + "." + b.compiler.hash(fmt.Sprintf("%d\n%s", n, g.key))
+		if _, taken := b.sets[set]; !taken {
+			return set
 		}
 	}
 }

@@ -49,6 +49,7 @@ type content struct {
 	action   policy.Action
 	policies []policy.Name // whose rules they are
 	prefix   string        // of its sets' names
+	text     string        // what the prefix stands for
 	open     bool          // some rule matches everything
 	peers    []peerRule
 	bySet    map[*peerSet][]int // the peers that have a set
@@ -110,10 +111,21 @@ func (c *Compiler) build(ch *chain, g run) *content {
 	b.finish()
 	b.prefix = ch.name
 	if ch.tier != policy.NetworkPolicy {
-		b.prefix = fmt.Sprintf("%s_%s_%s", ch.name, actionName(g.action), c.hash(g.text(b.named)))
+		b.text = g.text(b.named)
+		b.prefix = ch.prefix(g.action, b.text, c.hash)
 	}
 	b.finishClasses()
 	return &b.content
+}
+
+// prefix is that of the sets of an action of the chain. Of its contents those share it that say the same.
+func (ch *chain) prefix(a policy.Action, text string, hash func(string) string) string {
+	for n := 0; ; n++ {
+		prefix := fmt.Sprintf("%s_%s_%s", ch.name, actionName(a), hash(fmt.Sprintf("%d\n%s", n, text)))
+		if !slices.ContainsFunc(ch.contents, func(x *content) bool { return x.prefix == prefix && x.text != text }) {
+			return prefix
+		}
+	}
 }
 
 func (c *Compiler) leaveAll(sets []*peerSet, ch *chain) {

@@ -188,16 +188,34 @@ func TestListsAreShared(t *testing.T) {
 	}
 }
 
-// TestHashesMayMeet: chains and lists of which the hash is the same share nothing.
+// TestHashesMayMeet: chains, lists and sets of which the hash is the same share nothing.
 func TestHashesMayMeet(t *testing.T) {
-	in := bigCluster(t)
-	in.Pods, in.Policies = in.Pods[:2000], in.Policies[:200]
-	for i := range in.Policies {
-		in.Policies[i].Egress = isolate(policy.Rule{Peers: networks(i%7 + 1), Ports: portsApart(i%5 + 4)})
+	many := bigCluster(t) // of chains and lists
+	many.Pods, many.Policies = many.Pods[:2000], many.Policies[:200]
+	for i := range many.Policies {
+		many.Policies[i].Egress = isolate(policy.Rule{Peers: networks(i%7 + 1), Ports: portsApart(i%5 + 4)})
 	}
+	sameWith(t, many, func(s string) string { return hash128(s)[:2] })
+	one := under(strangers(60)) // of chains, with many sets
+	for i := range 60 {
+		own := policy.Peer{OwnNamespace: true, Pods: selector(t, fmt.Sprintf("stranger!=%d", i))}
+		far := policy.Peer{Namespaces: selector(t, "*"), Pods: own.Pods}
+		one.Policies = append(one.Policies, policy.Policy{
+			Namespace: "coffee", Name: fmt.Sprint(i), Subject: selector(t, "*"), Ingress: isolate(policy.Rule{Peers: []policy.Peer{own}, Ports: portsApart(5 + i)}),
+		}, policy.Policy{
+			Tier: policy.Admin, Name: fmt.Sprint(i), Namespaces: selector(t, "*"), Subject: selector(t, "*"), Priority: int32(i),
+			Ingress: isolate(policy.Rule{Action: policy.Action(i % 2), Peers: []policy.Peer{far}, AllPorts: true}),
+		})
+	}
+	sameWith(t, one, func(s string) string { return hash128(s)[:1] + fmt.Sprint(hash128(s)[1]%5) })
+}
+
+// sameWith compares what rules mean when names are hashes that meet with what they mean when these do not.
+func sameWith(t *testing.T, in Input, hash func(string) string) {
+	t.Helper()
 	want := meanings(Compile(in))
 	c := NewCompiler()
-	c.hash = func(s string) string { return hash128(s)[:2] }
+	c.hash = hash
 	c.SetNetwork(in.Network)
 	c.ReplaceNamespaces(in.Namespaces)
 	c.ReplacePods(in.Pods)
@@ -218,23 +236,30 @@ func meanings(r Ruleset) map[string]string {
 	out := map[string]string{}
 	for name, s := range r.Sets {
 		for k, v := range s.Elements {
-			if s.Data != TypeVerdict {
-				continue
+			if s.Data == TypeVerdict && !(ElementChange{Set: name}).Listed() {
+				out[name+" "+s.key(k)] = meaning(r, v.Verdict.Chain)
 			}
-			var b strings.Builder
-			for _, rule := range r.Chains[v.Verdict.Chain].Rules {
-				b.WriteString(setName.ReplaceAllStringFunc(rule.String(), func(set string) string {
-					s := r.Sets[set[1:]]
-					var keys []string
-					for _, k := range slices.SortedFunc(maps.Keys(s.Elements), Key.Compare) {
-						keys = append(keys, s.key(k))
-					}
-					return strings.Join(keys, " ")
-				}))
-				b.WriteByte('\n')
-			}
-			out[name+" "+s.key(k)] = b.String()
 		}
 	}
 	return out
+}
+
+// meaning is the rules of a chain, and of those that it sends to.
+func meaning(r Ruleset, chain string) string {
+	var b strings.Builder
+	for _, rule := range r.Chains[chain].Rules {
+		b.WriteString(setName.ReplaceAllStringFunc(rule.String(), func(set string) string {
+			s := r.Sets[set[1:]]
+			var keys []string
+			for _, k := range slices.SortedFunc(maps.Keys(s.Elements), Key.Compare) {
+				keys = append(keys, s.key(k))
+				if way := s.Elements[k].Verdict.Chain; way != "" {
+					keys = append(keys, ": {"+meaning(r, way)+"}")
+				}
+			}
+			return strings.Join(keys, " ")
+		}))
+		b.WriteByte('\n')
+	}
+	return b.String()
 }

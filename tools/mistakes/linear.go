@@ -25,6 +25,16 @@ func inLists() []mistake {
 			pkg: pkg, test: "TestHashesMayMeet",
 		},
 		{
+			name: "two classes of ports with one hash", file: "policy/ruleset/class.go",
+			right: "taken := b.sets[set]; !taken {", wrong: "taken := b.sets[set]; !taken || taken {",
+			pkg: pkg, test: "TestHashesMayMeet",
+		},
+		{
+			name: "two runs of rules with one hash", file: "policy/ruleset/content.go",
+			right: "x.prefix == prefix && x.text != text", wrong: "x.prefix == prefix && x.text != text && false",
+			pkg: pkg, test: "TestHashesMayMeet",
+		},
+		{
 			name: "lists filled after the rules that name them", file: "policy/nft/order.go",
 			right: "func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {\n\tswitch {\n\tcase e.Listed():\n\t\treturn stageFill\n",
 			wrong: "func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {\n\tswitch {\n",
