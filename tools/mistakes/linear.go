@@ -34,6 +34,12 @@ func inLists() []mistake {
 			right: "x.prefix == prefix && x.text != text", wrong: "x.prefix == prefix && x.text != text && false",
 			pkg: pkg, test: "TestHashesMayMeet",
 		},
+	}
+}
+
+// inOrderAndBound let what is written come too late, and what is too large be as if it were not.
+func inOrderAndBound() []mistake {
+	return []mistake{
 		{
 			name: "lists filled after the rules that name them", file: "policy/nft/order.go",
 			right: "func stageOfAddition(e ruleset.ElementChange, spec ruleset.SetSpec) int {\n\tswitch {\n\tcase e.Listed():\n\t\treturn stageFill\n",
@@ -48,7 +54,7 @@ func inLists() []mistake {
 		{
 			name: "all classes one after the other", file: "policy/ruleset/ways.go",
 			right: "if len(b.classes) > maxClasses {", wrong: "if false {",
-			pkg: pkg, test: "TestPolicyCostsItsSum", says: "a class for each: chain",
+			pkg: "./policy/ruleset", test: "TestPolicyCostsItsSum", says: "a class for each: chain",
 		},
 		{
 			name: "what passes to the next tier comes back", file: "policy/ruleset/ways.go",
