@@ -9,7 +9,7 @@ import (
 const (
 	mapIdentity4 = "identity4" // address : identity, of those that a chain names
 	mapIdentity6 = "identity6"
-	setSelf4     = "self4" // subject . itself
+	setSelf4     = "self4" // a local pod's address . another of the same pod
 	setSelf6     = "self6"
 	setSubjects4 = "subjects4" // subjects of either direction
 	setSubjects6 = "subjects6"
@@ -17,6 +17,8 @@ const (
 	setBound6    = "bound6"
 	setCluster4  = "cluster4" // the pod CIDRs of all nodes, and of those that are gone
 	setCluster6  = "cluster6"
+	setHome4     = "home4" // the pod CIDR of a node . itself
+	setHome6     = "home6"
 	setOwn4      = "own4" // the pod CIDRs of this node
 	setOwn6      = "own6"
 	setMesh4     = "mesh4" // this node's own mesh addresses
@@ -48,7 +50,6 @@ const (
 	ownNode  = "own_node"  // between this node and its pods
 	unjudged = "unjudged"  // of these, packets without a connection that could be judged
 	closed   = "closed"    // of the others
-	errors   = "errors"    // ICMP errors about a connection
 	fromPod  = "from_pod"  // what comes out of a veth
 	fromMesh = "from_mesh" // what comes out of the mesh
 	toPod    = "to_pod"    // what goes into a veth
@@ -76,7 +77,7 @@ func (w *wanted) frame() {
 	for _, s := range frameSets() {
 		w.putSet(s)
 	}
-	for _, c := range slices.Concat(guardChains(), policyChains(), []Chain{natChain(nil)}) {
+	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
 	w.put(setLinkLocal, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("fe80::/10")))), Value{})
@@ -105,6 +106,7 @@ func frameSets() []SetSpec {
 			SetSpec{Name: "subjects" + f.suffix, Key: one},
 			SetSpec{Name: "pods" + f.suffix, Key: []Type{TypeIfName, TypeEtherAddr, f.addr}},
 			SetSpec{Name: "cluster" + f.suffix, Key: one, Interval: true},
+			SetSpec{Name: "home" + f.suffix, Key: []Type{f.addr, f.addr}, Interval: true},
 			SetSpec{Name: "own" + f.suffix, Key: one, Interval: true},
 			SetSpec{Name: "mesh" + f.suffix, Key: one},
 			SetSpec{Name: "nomasquerade" + f.suffix, Key: one, Interval: true},
@@ -185,6 +187,7 @@ func policyChains() []Chain {
 			rule(ClampMSS{}),
 			to(senders, State{StateEstablished}),
 			drop(isIn(setLinkLocal, IP6Source)),
+			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
 			call(closed, State{StateInvalid | StateUntracked}),
 			call(closed, State{StateNew}, NotSYN{}),
 			call(errors, State{StateRelated}),
@@ -202,12 +205,18 @@ func policyChains() []Chain {
 			decide(ReplySource, mapAdminIngress4), decide(ReplySource6, mapAdminIngress6),
 			decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),
 		}},
-		{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, []Rule{to(ownNode, in(veths))}},
-		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{to(ownNode, out(veths))}},
+		{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, []Rule{
+			call(errors, Interface{InInterface, NotEqual, "lo"}, State{StateRelated}),
+			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
+			to(ownNode, in(veths)),
+		}},
+		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{
+			call(errorKinds, out(veths), State{StateRelated}),
+			to(ownNode, out(veths)),
+		}},
 		{ChainSpec{ownNode, nil}, []Rule{
 			call(unjudged, State{StateInvalid | StateUntracked}),
 			call(unjudged, State{StateNew}, NotSYN{}),
-			call(errors, State{StateRelated}),
 			decide(OriginalSource, mapAdminEgress4), decide(OriginalSource6, mapAdminEgress6),
 			decide(OriginalSource, mapBaselineEgress4), decide(OriginalSource6, mapBaselineEgress6),
 		}},
@@ -224,10 +233,6 @@ func policyChains() []Chain {
 			drop(isIn(setSubjects4, IPDestination)),
 			drop(isIn(setSubjects6, IP6Source)),
 			drop(isIn(setSubjects6, IP6Destination)),
-		}},
-		{ChainSpec{errors, nil}, []Rule{
-			accept(ICMPType{1, 3}), accept(ICMPType{1, 11}), accept(ICMPType{1, 12}),
-			accept(ICMPType{58, 1}), accept(ICMPType{58, 2}), accept(ICMPType{58, 3}), accept(ICMPType{58, 4}),
 		}},
 		{ChainSpec{allowed, nil}, []Rule{accept(PriorityNone{})}},
 		{ChainSpec{passed, nil}, []Rule{rule(PriorityNone{})}},
@@ -261,15 +266,18 @@ func natChain(mesh []netip.Addr) Chain {
 func (c *Compiler) fillNetwork() {
 	var own []netip.Prefix
 	var mesh []netip.Addr
-	cluster := slices.Clone(c.network.Vacated)
+	var nodes []netip.Prefix
 	for _, n := range c.network.Nodes {
-		cluster = append(cluster, n.PodCIDRs...)
+		nodes = append(nodes, n.PodCIDRs...)
 		if n.Name == c.network.Node {
 			own, mesh = append(own, n.PodCIDRs...), append(mesh, n.Mesh...)
 		}
 	}
 	c.want.putChain(natChain(mesh))
-	c.fillPrefixes(setCluster4, setCluster6, cluster)
+	c.fillPrefixes(setCluster4, setCluster6, slices.Concat(c.network.Vacated, nodes))
+	home4, home6 := homes(nodes)
+	c.want.fill(setHome4, home4)
+	c.want.fill(setHome6, home6)
 	c.fillPrefixes(setOwn4, setOwn6, own)
 	c.fillAddresses(setMesh4, setMesh6, mesh)
 	c.fillPrefixes(setNoMasq4, setNoMasq6, c.network.NoMasquerade)

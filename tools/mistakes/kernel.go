@@ -43,6 +43,33 @@ func inGuard() []mistake {
 	}
 }
 
+// inErrors let ICMP errors carry what policies deny.
+func inErrors() []mistake {
+	const file, pkg, test = "policy/ruleset/errors.go", "./policy/nft", "TestErrorsComeFromEndsOfTheirConnection/IPv4"
+	return []mistake{
+		{
+			name: "a pod's error about any connection", file: file, tags: inKernel,
+			right: "to(podErrors, Protocol{protocol}", wrong: "to(errorKinds, Protocol{protocol}",
+			pkg: pkg, test: test, says: "a pod to an isolated pod: passes true",
+		},
+		{
+			name: "a stranger's error about a connection in the mesh", file: file, tags: inKernel,
+			right: "drop(isIn(setCluster4, OriginalSource), isIn(setCluster4, ReplySource)),", wrong: "",
+			pkg: pkg, test: test, says: "a stranger of what is in the mesh: passes true",
+		},
+		{
+			name: "a pod's error about no connection", file: file, tags: inKernel,
+			right: "unknown = append(unknown, drop(t))", wrong: "unknown = append(unknown, accept(t))",
+			pkg: pkg, test: test, says: "a pod to one of no policy, of nobody's: passes true",
+		},
+		{
+			name: "a node's error about others' connections", file: file,
+			right: "to(meshErrors, Protocol{protocol}", wrong: "to(errorKinds, Protocol{protocol}",
+			pkg: "./policy/ruleset/walk", test: "TestErrorsFromAfar",
+		},
+	}
+}
+
 // inBorders let pods' packets in or out beside the mesh.
 func inBorders() []mistake {
 	const file, pkg = "policy/ruleset/frame.go", "./policy/nft"
