@@ -86,6 +86,7 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.Protocol{Number: 1}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 1, Type: 3}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 58, Type: 2}, goTo},
+		e{ruleset.Translated{}, ruleset.Counter{}, drop},
 		e{ruleset.Counter{}, drop},
 	)
 	r.Chains["in_1"].Rules[14].Comment = "ns/policy,ns/policy-2"

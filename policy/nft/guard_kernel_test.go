@@ -315,7 +315,7 @@ func TestPodReachesItselfThroughAService(t *testing.T) {
 		// A service hides a pod from itself, or the pod takes its own answer for a forgery.
 		h := l.another("hairpin", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 90)
 		h.rule(append(destination(pod.addresses[family]), &expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte(native32(statusDestinationNAT)), Xor: make([]byte, 4)},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte(native32(statusTranslated)), Xor: make([]byte, 4)},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)}, &expr.Masq{})...)
 		must(t, "make hairpin", h.conn.Flush())
 		l.under(isolates("pod0", policy.Ingress), isolates("pod0", policy.Egress))
@@ -331,6 +331,3 @@ func TestPodReachesItselfThroughAService(t *testing.T) {
 		}
 	})
 }
-
-// statusDestinationNAT is IPS_DST_NAT of a connection's status.
-const statusDestinationNAT = 1 << 5

@@ -29,6 +29,9 @@ const (
 	ctSourceIP6 expr.CtKey = 21 // NFT_CT_SRC_IP6
 )
 
+// statusTranslated is IPS_DST_NAT of a connection's status.
+const statusTranslated = 1 << 5
+
 // loads tell how the kernel loads each field; the register is filled in. iifname and so on are of the packet's
 // metadata, th is whatever transport header there is.
 var loads = [...]any{
@@ -85,6 +88,8 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 		w.add(load(e.Field, firstRegister), compare(e.Op, interfaceName(e.Name)))
 	case ruleset.State:
 		w.add(&expr.Ct{Key: expr.CtKeySTATE, Register: firstRegister}, mask(native32(uint32(e.States))), compare(ruleset.NotEqual, native32(0)))
+	case ruleset.Translated:
+		w.add(&expr.Ct{Key: expr.CtKeySTATUS, Register: firstRegister}, mask(native32(statusTranslated)), compare(ruleset.NotEqual, native32(0)))
 	case ruleset.Direction:
 		w.add(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: firstRegister}, compare(ruleset.Equal, string([]byte{byte(e.Of)})))
 	case ruleset.Protocol:

@@ -87,8 +87,12 @@ func (r *ruleReader) expr() ruleset.Expr {
 	case *expr.Immediate:
 		return r.immediate(e)
 	case *expr.Ct:
-		if e.Key == expr.CtKeySTATE {
+		switch e.Key {
+		case expr.CtKeySTATE:
 			return r.state()
+		case expr.CtKeySTATUS:
+			r.take(3)
+			return ruleset.Translated{}
 		}
 	}
 	if cmp, ok := r.at(1).(*expr.Cmp); ok {

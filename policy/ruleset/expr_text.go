@@ -20,6 +20,8 @@ func (e State) String() string {
 	return "ct state " + strings.Join(s, ",")
 }
 
+func (Translated) String() string { return "ct status dnat" }
+
 func (e Direction) String() string {
 	if e.Of == Reply {
 		return "ct direction reply"

@@ -19,6 +19,11 @@ const (
 	setCluster6  = "cluster6"
 	setHome4     = "home4" // the pod CIDR of a node . itself
 	setHome6     = "home6"
+	setMeshPorts = "meshports" // protocol . port where nodes listen for each other
+	setNodes4    = "nodes4"    // addresses of nodes, also in the mesh
+	setNodes6    = "nodes6"
+	setMeshes4   = "meshes4" // nodes' mesh addresses
+	setMeshes6   = "meshes6"
 	setOwn4      = "own4" // the pod CIDRs of this node
 	setOwn6      = "own6"
 	setMesh4     = "mesh4" // this node's own mesh addresses
@@ -77,7 +82,7 @@ func (w *wanted) frame() {
 	for _, s := range frameSets() {
 		w.putSet(s)
 	}
-	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), []Chain{natChain(nil)}) {
+	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), portChains(), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
 	w.put(setLinkLocal, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("fe80::/10")))), Value{})
@@ -87,6 +92,7 @@ func (w *wanted) frame() {
 func frameSets() []SetSpec {
 	sets := []SetSpec{
 		{Name: SetOpened, Key: []Type{TypeIfName}},
+		{Name: setMeshPorts, Key: []Type{TypeInetProto, TypeInetService}},
 		{Name: setLinkLocal, Key: []Type{TypeIPv6Addr}, Interval: true},
 	}
 	for _, f := range []struct {
@@ -109,6 +115,8 @@ func frameSets() []SetSpec {
 			SetSpec{Name: "home" + f.suffix, Key: []Type{f.addr, f.addr}, Interval: true},
 			SetSpec{Name: "own" + f.suffix, Key: one, Interval: true},
 			SetSpec{Name: "mesh" + f.suffix, Key: one},
+			SetSpec{Name: "meshes" + f.suffix, Key: one},
+			SetSpec{Name: "nodes" + f.suffix, Key: one},
 			SetSpec{Name: "nomasquerade" + f.suffix, Key: one, Interval: true},
 		)
 	}
@@ -185,7 +193,9 @@ func policyChains() []Chain {
 	return []Chain{
 		{ChainSpec{"forward_egress", &Hook{"filter", "forward", priorityFilter}}, []Rule{
 			rule(ClampMSS{}),
+			call(farPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
 			to(senders, State{StateEstablished}),
+			call(farPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
 			drop(isIn(setLinkLocal, IP6Source)),
 			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
 			call(closed, State{StateInvalid | StateUntracked}),
@@ -205,11 +215,16 @@ func policyChains() []Chain {
 			decide(ReplySource, mapAdminIngress4), decide(ReplySource6, mapAdminIngress6),
 			decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),
 		}},
-		{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, []Rule{
+		{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, slices.Concat([]Rule{
+			call(ownPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
+			call(ownPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
+		}, onMesh(func(device string) Rule {
+			return call(meshOnly, in(device), isIn(setMeshPorts, L4Proto, DestinationPort))
+		}), []Rule{
 			call(errors, Interface{InInterface, NotEqual, "lo"}, State{StateRelated}),
 			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
 			to(ownNode, in(veths)),
-		}},
+		})},
 		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{
 			call(errorKinds, out(veths), State{StateRelated}),
 			to(ownNode, out(veths)),
@@ -265,10 +280,12 @@ func natChain(mesh []netip.Addr) Chain {
 // fillNetwork fills the sets of address ranges.
 func (c *Compiler) fillNetwork() {
 	var own []netip.Prefix
-	var mesh []netip.Addr
+	var mesh, meshes, nodeAddresses []netip.Addr
 	var nodes []netip.Prefix
 	for _, n := range c.network.Nodes {
 		nodes = append(nodes, n.PodCIDRs...)
+		meshes = append(meshes, n.Mesh...)
+		nodeAddresses = append(nodeAddresses, n.Addresses...)
 		if n.Name == c.network.Node {
 			own, mesh = append(own, n.PodCIDRs...), append(mesh, n.Mesh...)
 		}
@@ -280,6 +297,9 @@ func (c *Compiler) fillNetwork() {
 	c.want.fill(setHome6, home6)
 	c.fillPrefixes(setOwn4, setOwn6, own)
 	c.fillAddresses(setMesh4, setMesh6, mesh)
+	c.fillAddresses(setMeshes4, setMeshes6, meshes)
+	c.fillAddresses(setNodes4, setNodes6, slices.Concat(meshes, nodeAddresses))
+	c.want.fill(setMeshPorts, c.network.Ports.keys())
 	c.fillPrefixes(setNoMasq4, setNoMasq6, c.network.NoMasquerade)
 }
 

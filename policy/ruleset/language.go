@@ -104,6 +104,8 @@ type (
 	}
 	// State matches a connection that is in one of the states.
 	State struct{ States CTState }
+	// Translated matches packets of connections whose destination was rewritten, as a Service's.
+	Translated struct{}
 	// Direction matches packets of one direction of their connection.
 	Direction struct{ Of CTDirection }
 	// Protocol matches the transport protocol number.
@@ -216,6 +218,7 @@ func (v Verdict) String() string {
 
 func (Interface) expr()    {}
 func (State) expr()        {}
+func (Translated) expr()   {}
 func (Direction) expr()    {}
 func (Protocol) expr()     {}
 func (NotSYN) expr()       {}

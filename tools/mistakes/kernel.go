@@ -70,6 +70,34 @@ func inErrors() []mistake {
 	}
 }
 
+// inMeshPorts let pods speak where nodes hear each other.
+func inMeshPorts() []mistake {
+	const file, pkg, test = "policy/ruleset/frame.go", "./policy/nft", "TestPodsDoNotReachTheMeshsPorts/IPv4"
+	const ports = "isIn(setMeshPorts, L4Proto, DestinationPort)),\n"
+	return []mistake{
+		{
+			name: "pods reach other nodes' mesh ports", file: file, tags: inKernel,
+			right: "\t\t\tcall(farPorts, in(veths), " + ports, wrong: "",
+			pkg: pkg, test: test, says: "pod to another node, UDP port 7946: arrives true",
+		},
+		{
+			name: "pods reach their node's mesh ports", file: file, tags: inKernel,
+			right: "\t\t\tcall(ownPorts, in(veths), " + ports, wrong: "",
+			pkg: pkg, test: test, says: "pod to its node, UDP port 7946: arrives true",
+		},
+		{
+			name: "a node port leads to the mesh's ports", file: file, tags: inKernel,
+			right: "\t\t\tcall(ownPorts, Translated{}, " + ports, wrong: "",
+			pkg: pkg, test: test, says: "stranger by a node port, UDP port 8001: arrives true",
+		},
+		{
+			name: "remote pods reach the mesh's ports", file: file, tags: inKernel,
+			right: "return call(meshOnly, in(device), ", wrong: "return call(passed, in(device), ",
+			pkg: pkg, test: test, says: "remote pod, UDP port 7947: arrives true",
+		},
+	}
+}
+
 // inBorders let pods' packets in or out beside the mesh.
 func inBorders() []mistake {
 	const file, pkg = "policy/ruleset/frame.go", "./policy/nft"
