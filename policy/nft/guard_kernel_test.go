@@ -74,6 +74,42 @@ func TestPodAddressesNeverOnTheUnderlay(t *testing.T) {
 	})
 }
 
+// TestUnderlayDoesNotReachPods: what comes from outside comes by a port of a node or a Service, unless pods show
+// themselves there.
+func TestUnderlayDoesNotReachPods(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.serve()
+		l.openNodePorts()
+		network := l.network()
+		network.NoMasquerade = []netip.Prefix{single(outsiders[2+family])}
+		c := l.cluster()
+		converge(l, l.table, ruleset.Compile(ruleset.Input{Pods: c.Pods, Namespaces: c.Namespaces, Attachments: l.attachments(), Network: network}))
+		pod, service := l.pods[0].end, addrs("10.96.0.1", "fd96::1")[family]
+		direct := l.between(l.outside.end, pod, family, identity.UDP, 80)
+		byNode := direct
+		byNode.by = l.nodePort(pod.addresses[family], 80)
+		for name, c := range map[string]struct {
+			source, destination netip.Addr
+			want                expected
+		}{
+			"a stranger":              {outsiders[family], pod.addresses[family], false},
+			"a Service's address":     {service, pod.addresses[family], false},
+			"a node":                  {remoteNode[family], pod.addresses[family], false},
+			"where masquerade is off": {outsiders[2+family], pod.addresses[family], true},
+		} {
+			f := direct
+			f.Source, f.Destination = c.source, c.destination
+			if got := l.carriesPacket(f, c.want.patience(), func(f flow, w string) packet { return udpPacket(f, 1234, w) }); got != bool(c.want) {
+				t.Errorf("%s: reaches a pod %v, want %v", name, got, c.want)
+			}
+		}
+		if !l.passes(byNode, late) || !l.passes(l.between(pod, l.outside.end, family, identity.UDP, 80), late) || !l.passes(l.between(l.router.end, pod, family, identity.UDP, 80), late) {
+			t.Error("a node port, a connection out or the node itself does not pass")
+		}
+	})
+}
+
 // TestConnectionsToANodeThatIsGone: what a pod said to the pods of a node that is gone does not follow the default route
 // under the pod's own address.
 func TestConnectionsToANodeThatIsGone(t *testing.T) {
@@ -201,6 +237,32 @@ func TestMasquerade(t *testing.T) {
 		} {
 			if got := l.sourceSeen(c.flow); got != c.want {
 				t.Errorf("%s: seen as %s, want %s", name, got, c.want)
+			}
+		}
+	})
+}
+
+// TestPodsKeepTheirAddressByANodePort: kube-proxy masquerades what comes by a node port. To a remote pod, a pod is itself
+// all the same, whoever made his chain first.
+func TestPodsKeepTheirAddressByANodePort(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		for _, first := range []string{"kube-proxy", "kith"} {
+			l := newLab(t)
+			pod, remote := l.pods[0].end, l.remotes[0]
+			f := l.between(pod, remote, family, identity.TCP, 80)
+			f.by = netip.AddrPortFrom(ownNode[family], 30080)
+			if first == "kith" {
+				l.under()
+			}
+			a := l.another("nodeport", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100)
+			a.redirect(identity.TCP, f.by, netip.AddrPortFrom(f.Destination, f.Port))
+			must(t, "make node port", a.conn.Flush())
+			m := l.another("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100)
+			m.rule(append(destination(f.Destination), &expr.Masq{})...)
+			must(t, "make masquerade", m.conn.Flush())
+			l.under()
+			if got := l.sourceSeen(f); got != f.Source {
+				t.Errorf("%s first: a pod is seen as %s, want %s", first, got, f.Source)
 			}
 		}
 	})

@@ -137,7 +137,11 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 	case ruleset.Masquerade:
 		w.add(&expr.Masq{})
 	case ruleset.SourceNAT:
-		w.add(&expr.Immediate{Register: firstRegister, Data: e.To.AsSlice()}, sourceNAT(e.To))
+		w.add(&expr.Immediate{Register: firstRegister, Data: e.To.AsSlice()}, sourceNAT(familyOfAddr(e.To)))
+	case ruleset.KeepSource:
+		family := familyOf(e.Field)
+		w.needFamily(family)
+		w.add(load(e.Field, firstRegister), sourceNAT(family))
 	case ruleset.Verdict:
 		w.add(kernelVerdict(e))
 	default:
@@ -254,12 +258,16 @@ func swap(register uint32) expr.Any {
 	return &expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 4, Size: 4}
 }
 
-func sourceNAT(to netip.Addr) expr.Any {
-	family := uint32(unix.NFPROTO_IPV4)
-	if to.Is6() {
-		family = unix.NFPROTO_IPV6
+// sourceNAT rewrites the source to the address in the first register.
+func sourceNAT(family byte) expr.Any {
+	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(family), RegAddrMin: firstRegister, RegAddrMax: firstRegister}
+}
+
+func familyOfAddr(a netip.Addr) byte {
+	if a.Is6() {
+		return unix.NFPROTO_IPV6
 	}
-	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: firstRegister, RegAddrMax: firstRegister}
+	return unix.NFPROTO_IPV4
 }
 
 func transport(offset uint32) expr.Any {

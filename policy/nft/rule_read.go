@@ -164,8 +164,11 @@ func (r *ruleReader) lookup() ruleset.Expr {
 	fields := r.fields()
 	in, ok := r.at(0).(*expr.Lookup)
 	update, updates := r.at(0).(*expr.Dynset)
+	_, nat := r.at(0).(*expr.NAT)
 	r.take(1)
 	switch {
+	case nat && len(fields) == 1:
+		return ruleset.KeepSource{Field: fields[0]}
 	case updates && len(fields) > 0:
 		return ruleset.Update{Fields: fields, Set: update.SetName}
 	case !ok || len(fields) == 0:

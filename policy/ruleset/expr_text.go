@@ -58,6 +58,13 @@ func (Counter) String() string { return "counter" }
 
 func (Masquerade) String() string { return "masquerade" }
 
+func (e KeepSource) String() string {
+	if e.Field == IP6Source {
+		return "snat ip6 to ip6 saddr"
+	}
+	return "snat ip to " + e.Field.String()
+}
+
 func (e SourceNAT) String() string {
 	if e.To.Is6() {
 		return "snat ip6 to " + e.To.String()

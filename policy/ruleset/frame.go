@@ -73,7 +73,7 @@ const (
 	priorityRaw       = -300
 	priorityFilter    = 0
 	priorityIngress   = 1
-	prioritySourceNAT = 100
+	prioritySourceNAT = 99 // before others' 100: of equals, who registered first is first
 	priorityLast      = 150
 )
 
@@ -152,6 +152,10 @@ func guardChains() []Chain {
 				accept(in("lo"), isIn(setMesh6, IP6Source)),
 				drop(isIn(setCluster4, IPSource)),
 				drop(isIn(setCluster6, IP6Source)),
+				accept(in("lo")),
+				// Before DNAT: what comes by a port of a node or a Service bears another destination here.
+				drop(isIn(setCluster4, IPDestination), notIn(IPSource, setNoMasq4)),
+				drop(isIn(setCluster6, IP6Destination), notIn(IP6Source, setNoMasq6)),
 			},
 		)},
 		{ChainSpec{fromPod, nil}, []Rule{
@@ -255,7 +259,8 @@ func policyChains() []Chain {
 }
 
 // natChain hides what leaves the cluster behind the node's address, and what the node sends into the mesh behind its
-// mesh addresses. These are written out: a masqueraded connection would end when its packets change to another device
+// mesh addresses. A pod keeps its own into the mesh, also by a node port that kube-proxy would masquerade: an accept here
+// stops no later chain, but a source that is bound does. The mesh addresses are written out: a masqueraded connection would end when its packets change to another device
 // of the mesh.
 func natChain(mesh []netip.Addr) Chain {
 	var rules []Rule
@@ -266,6 +271,11 @@ func natChain(mesh []netip.Addr) Chain {
 		}
 		rules = append(rules, onMesh(func(device string) Rule {
 			return rule(out(device), notIn(source, own), SourceNAT{address})
+		})...)
+	}
+	for _, keep := range []Rule{rule(isIn(setOwn4, IPSource), KeepSource{IPSource}), rule(isIn(setOwn6, IP6Source), KeepSource{IP6Source})} {
+		rules = append(rules, onMesh(func(device string) Rule {
+			return rule(append([]Expr{out(device)}, keep.Exprs...)...)
 		})...)
 	}
 	rules = append(rules, onMesh(func(device string) Rule { return accept(out(device)) })...)

@@ -147,6 +147,8 @@ type (
 	Counter struct{}
 	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only).
 	Masquerade struct{}
+	// KeepSource binds the source to itself, a field of the packet (nat chains only): no later chain rewrites it.
+	KeepSource struct{ Field Field }
 	// SourceNAT rewrites the source to an address of the packet's family (nat chains only). Unlike what is masqueraded,
 	// the connection goes on when its packets leave by another interface.
 	SourceNAT struct{ To netip.Addr }
@@ -231,5 +233,6 @@ func (PriorityMap) expr()  {}
 func (PriorityNone) expr() {}
 func (Counter) expr()      {}
 func (Masquerade) expr()   {}
+func (KeepSource) expr()   {}
 func (SourceNAT) expr()    {}
 func (Verdict) expr()      {}

@@ -132,6 +132,21 @@ func inBorders() []mistake {
 			pkg: pkg, test: "TestConnectionsToANodeThatIsGone/IPv4", says: "a packet of the connection left by the underlay",
 		},
 		{
+			name: "the underlay delivers to pods", file: file, tags: inKernel,
+			right: "\t\t\t\tdrop(isIn(setCluster4, IPDestination), notIn(IPSource, setNoMasq4)),\n", wrong: "",
+			pkg: pkg, test: "TestUnderlayDoesNotReachPods/IPv4", says: "a stranger: reaches a pod true",
+		},
+		{
+			name: "a node port launders a pod's address", file: file, tags: inKernel,
+			right: "rule(isIn(setOwn4, IPSource), KeepSource{IPSource})", wrong: "accept(isIn(setOwn4, IPSource))",
+			pkg: pkg, test: "TestPodsKeepTheirAddressByANodePort/IPv4", says: "a pod is seen as",
+		},
+		{
+			name: "a node port launders a pod's address where kube-proxy is first", file: file, tags: inKernel,
+			right: "prioritySourceNAT = 99", wrong: "prioritySourceNAT = 100",
+			pkg: pkg, test: "TestPodsKeepTheirAddressByANodePort/IPv4", says: "kube-proxy first",
+		},
+		{
 			name: "a process of the node speaks as another node", file: file, tags: inKernel,
 			right: "accept(in(\"lo\"), isIn(setMesh4, IPSource)),\n\t\t\t\taccept(in(\"lo\"), isIn(setMesh6, IP6Source)),", wrong: "accept(in(\"lo\")),",
 			pkg: pkg, test: "TestNodeIsOnlyItself", says: "as another node's: arrives true",

@@ -197,6 +197,8 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		w.result.Masquerade = true
 		w.packet.Source = p.Address
 		return true, nil
+	case ruleset.KeepSource:
+		return p.Source.Is4() == (e.Field == ruleset.IPSource), nil
 	case ruleset.SourceNAT:
 		w.result.Masquerade = true
 		w.packet.Source = e.To
