@@ -84,3 +84,51 @@ func TestPodsDoNotReachTheMeshsPorts(t *testing.T) {
 		}
 	})
 }
+
+// TestPodsDoNotReachTheLoopback: kube-proxy may set route_localnet, and then what a pod sends to 127.0.0.1 would arrive.
+func TestPodsDoNotReachTheLoopback(t *testing.T) {
+	l := newLab(t)
+	l.under()
+	l.sysctl(l.router, "1", "ipv4/conf/all/route_localnet")
+	pod := l.pods[0].end
+	for address, want := range map[string]expected{"127.0.0.1": false, "127.1.2.3": false, ownNode[0].String(): true} {
+		f := l.between(pod, l.router.end, 0, identity.UDP, 10249)
+		f.Destination = netip.MustParseAddr(address)
+		if got := l.arrivesAt(f, want); got != bool(want) {
+			t.Errorf("%s: arrives %v, want %v", address, got, want)
+		}
+	}
+}
+
+// TestPodsDoNotChooseTheirWay: a node forwards no packet that names the way it shall take, or a pod would show policies
+// one destination and reach another.
+func TestPodsDoNotChooseTheirWay(t *testing.T) {
+	l := newLab(t)
+	l.under()
+	pod, to := l.pods[0], l.pods[1].end
+	for name, kind := range map[string]byte{"loose": 131, "strict": 137, "no option": 1} {
+		word := newWord()
+		p := udpPacket(l.between(pod.end, to, 0, identity.UDP, 80), 1234, word)
+		want := expected(kind == 1)
+		if !want {
+			p.destination = ownNode[0]
+		}
+		options := append([]byte{kind, 7, 4}, to.addresses[0].AsSlice()...)
+		if kind == 1 {
+			options = []byte{1, 1, 1, 1, 1, 1, 1}
+		}
+		frame := l.toRouter(pod, p.withOptions(append(options, 0)))
+		if got := l.seen(to, word, want.patience(), func() { l.inject(pod, frame) }); got != bool(want) {
+			t.Errorf("%s source route: arrives %v, want %v", name, got, want)
+		}
+	}
+	for _, typ := range []byte{0, 2, 3, 4} {
+		word := newWord()
+		p := udpPacket(l.between(pod.end, to, 1, identity.UDP, 80), 1234, word)
+		header := append([]byte{p.protocol, 2, typ, 1, 0, 0, 0, 0}, to.addresses[1].AsSlice()...)
+		p.destination, p.protocol, p.payload = ownNode[1], 43, append(header, p.payload...)
+		if l.seen(to, word, soon, func() { l.inject(pod, l.toRouter(pod, p)) }) {
+			t.Errorf("routing header of type %d: arrives", typ)
+		}
+	}
+}

@@ -30,6 +30,7 @@ const (
 	setMesh6     = "mesh6"
 	setNoMasq4   = "nomasquerade4" // destinations that see pods under their own addresses
 	setNoMasq6   = "nomasquerade6"
+	setLoopback  = "loopback4"  // of the node, which route_localnet lets in from outside
 	setLinkLocal = "linklocal6" // link-local and unspecified addresses
 )
 
@@ -85,6 +86,7 @@ func (w *wanted) frame() {
 	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), portChains(), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
+	w.put(setLoopback, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("127.0.0.0/8")))), Value{})
 	w.put(setLinkLocal, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("fe80::/10")))), Value{})
 	w.put(setLinkLocal, intervalKey(addrPart(netip.IPv6Unspecified())), Value{})
 }
@@ -93,6 +95,7 @@ func frameSets() []SetSpec {
 	sets := []SetSpec{
 		{Name: SetOpened, Key: []Type{TypeIfName}},
 		{Name: setMeshPorts, Key: []Type{TypeInetProto, TypeInetService}},
+		{Name: setLoopback, Key: []Type{TypeIPv4Addr}, Interval: true},
 		{Name: setLinkLocal, Key: []Type{TypeIPv6Addr}, Interval: true},
 	}
 	for _, f := range []struct {
@@ -159,6 +162,7 @@ func guardChains() []Chain {
 			},
 		)},
 		{ChainSpec{fromPod, nil}, []Rule{
+			drop(isIn(setLoopback, IPDestination)),
 			accept(isIn(SetPods4, InInterface, EtherSource, IPSource)),
 			drop(ICMPType{58, icmp6RouterAdvertisement}),
 			drop(ICMPType{58, icmp6Redirect}),

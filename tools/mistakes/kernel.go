@@ -15,6 +15,11 @@ func inGuard() []mistake {
 			pkg: pkg, test: "TestPodsSendUnderTheirOwnAddresses/IPv6", says: "its own, another MAC: passes true",
 		},
 		{
+			name: "a pod reaches its node's loopback", file: file, tags: inKernel,
+			right: "\t\t\tdrop(isIn(setLoopback, IPDestination)),\n", wrong: "",
+			pkg: pkg, test: "TestPodsDoNotReachTheLoopback", says: "127.0.0.1: arrives true",
+		},
+		{
 			name: "router advertisements of a pod, under its own address", file: file, tags: inKernel,
 			right: "drop(ICMPType{58, icmp6RouterAdvertisement}),\n", wrong: "",
 			pkg: pkg, test: "TestNeighbourMessagesOfPods", says: "ICMPv6 type 134",

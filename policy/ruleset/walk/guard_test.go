@@ -46,6 +46,7 @@ func TestGuards(t *testing.T) {
 	}{
 		{"pod", "prerouting", veth, "", mine, "10.244.1.5", "10.244.2.5", 6, 0, false},
 		{"pod, IPv6", "prerouting", veth, "", mine, "fd00:1::5", "fd00:2::5", 6, 0, false},
+		{"pod to its node's loopback", "prerouting", veth, "", mine, "10.244.1.5", "127.0.0.1", 6, 0, true},
 		{"another's source", "prerouting", veth, "", mine, "10.244.1.6", "10.244.2.5", 6, 0, true},
 		{"another's MAC", "prerouting", veth, "", fake, "10.244.1.5", "10.244.2.5", 6, 0, true},
 		{"not open", "prerouting", other, "", &ruleset.MAC{2, 5: 2}, "10.244.1.6", "10.244.2.5", 6, 0, true},
