@@ -178,6 +178,11 @@ func inLives() []mistake {
 			pkg: replays, test: "TestNodeIsClosedFirstAndStaysSo",
 		},
 		{
+			name: "pods name the way of their packets", file: "cni/veth/sysctl.go", tags: inKernel,
+			right: `, {v4 + "/accept_source_route", "0"}`, wrong: "",
+			pkg: "./cni/veth", test: "TestPodsNameNoWay", says: "ipv4: the pod's interface has accept_source_route=1",
+		},
+		{
 			name: "neighbours that pods can change", file: "cni/veth/objects.go", tags: inKernel,
 			right: "netlink.NUD_PERMANENT", wrong: "netlink.NUD_REACHABLE",
 			pkg: "./cni/veth", test: "TestForgedNeighboursChangeNothing",
