@@ -130,3 +130,45 @@ func TestErrorsOfRoutersOutside(t *testing.T) {
 		}
 	})
 }
+
+// TestPodsSayNothingOfTheirNodesConnections: a pod that tells its node that packets to another must be small would narrow
+// the tunnel of everybody.
+func TestPodsSayNothingOfTheirNodesConnections(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.under()
+		pod := l.pods[0]
+		f := l.between(l.router.end, l.outside.end, family, identity.UDP, 51820)
+		f.Source = ownNode[family]
+		word := newWord()
+		said := udpPacket(f, 51820, word)
+		if !l.seen(l.outside.end, word, late, func() { l.sendRaw(f, said.payload) }) {
+			t.Fatal("the node does not reach outside")
+		}
+		unknown := f
+		unknown.Port = 51821
+		own := flow{from: l.router.end, to: pod.end, Flow: policy.Flow{Source: ownMesh[family], Destination: pod.addresses[family], Protocol: identity.UDP, Port: 9}}
+		word = newWord()
+		asked := udpPacket(own, 1234, word)
+		if !l.seen(pod.end, word, late, func() { l.sendRaw(own, asked.payload) }) {
+			t.Fatal("the node does not reach its pod")
+		}
+		protocol := []identity.Protocol{icmp, icmp6}[family]
+		for name, c := range map[string]struct {
+			quoted packet
+			to     netip.Addr
+			want   expected
+		}{
+			"of its tunnel":                 {said, ownNode[family], false},
+			"of a connection that is none":  {udpPacket(unknown, 51821, ""), ownNode[family], false},
+			"of its connection to this pod": {asked, ownMesh[family], true},
+		} {
+			word := newWord()
+			frame := l.toRouter(pod, errorPacket(pod.addresses[family], c.to, c.quoted, word))
+			to := flow{from: pod.end, to: l.router.end, Flow: policy.Flow{Source: pod.addresses[family], Destination: c.to, Protocol: protocol}}
+			if got := l.delivered(to, word, c.want.patience(), func() { l.inject(pod, frame) }); got != bool(c.want) {
+				t.Errorf("an error %s: arrives %v, want %v", name, got, c.want)
+			}
+		}
+	})
+}

@@ -104,6 +104,11 @@ func TestUnderlayDoesNotReachPods(t *testing.T) {
 				t.Errorf("%s: reaches a pod %v, want %v", name, got, c.want)
 			}
 		}
+		toMesh := direct
+		toMesh.to, toMesh.Destination = l.router.end, ownMesh[family]
+		if l.arrivesAt(toMesh, false) {
+			t.Error("a stranger reaches the node's mesh address")
+		}
 		if !l.passes(byNode, late) || !l.passes(l.between(pod, l.outside.end, family, identity.UDP, 80), late) || !l.passes(l.between(l.router.end, pod, family, identity.UDP, 80), late) {
 			t.Error("a node port, a connection out or the node itself does not pass")
 		}

@@ -132,3 +132,25 @@ func TestPodsDoNotChooseTheirWay(t *testing.T) {
 		}
 	}
 }
+
+// TestFragmentsDoNotReachTheMeshsPorts: a packet in pieces, whose second has no port, is one packet.
+func TestFragmentsDoNotReachTheMeshsPorts(t *testing.T) {
+	l := newLab(t)
+	l.under()
+	pod := l.pods[0]
+	for port, want := range map[uint16]expected{7946: false, 7945: true} {
+		f := l.between(pod.end, l.router.end, 0, identity.UDP, port)
+		f.Destination = ownNode[0]
+		word := newWord()
+		whole := udpPacket(f, 40001, "padding-to-eight"+word)
+		first, second := whole, whole
+		first.payload, second.payload = whole.payload[:24], whole.payload[24:]
+		got := l.delivered(f, word, want.patience(), func() {
+			l.inject(pod, l.toRouter(pod, first.fragment(0x2000)))
+			l.inject(pod, l.toRouter(pod, second.fragment(24/8)))
+		})
+		if got != bool(want) {
+			t.Errorf("fragments to port %d: arrive %v, want %v", port, got, want)
+		}
+	}
+}

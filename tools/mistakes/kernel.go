@@ -147,9 +147,9 @@ func inBorders() []mistake {
 			pkg: pkg, test: "TestPodsKeepTheirAddressByANodePort/IPv4", says: "a pod is seen as",
 		},
 		{
-			name: "a node port launders a pod's address where kube-proxy is first", file: file, tags: inKernel,
+			name: "a node port launders a pod's address, by the order of registration", file: file, tags: inKernel,
 			right: "prioritySourceNAT = 99", wrong: "prioritySourceNAT = 100",
-			pkg: pkg, test: "TestPodsKeepTheirAddressByANodePort/IPv4", says: "kube-proxy first",
+			pkg: pkg, test: "TestPodsKeepTheirAddressByANodePort/IPv4", says: "first: a pod is seen as",
 		},
 		{
 			name: "a process of the node speaks as another node", file: file, tags: inKernel,
