@@ -223,16 +223,7 @@ func policyChains() []Chain {
 			decide(ReplySource, mapAdminIngress4), decide(ReplySource6, mapAdminIngress6),
 			decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),
 		}},
-		{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, slices.Concat([]Rule{
-			call(ownPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
-			call(ownPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
-		}, onMesh(func(device string) Rule {
-			return call(meshOnly, in(device), isIn(setMeshPorts, L4Proto, DestinationPort))
-		}), []Rule{
-			call(errors, Interface{InInterface, NotEqual, "lo"}, State{StateRelated}),
-			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
-			to(ownNode, in(veths)),
-		})},
+		inputChain(),
 		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{
 			call(errorKinds, out(veths), State{StateRelated}),
 			to(ownNode, out(veths)),
@@ -260,6 +251,21 @@ func policyChains() []Chain {
 		{ChainSpec{allowed, nil}, []Rule{accept(PriorityNone{})}},
 		{ChainSpec{passed, nil}, []Rule{rule(PriorityNone{})}},
 	}
+}
+
+// inputChain guards the node itself, and leads what its pods say to it to their chains.
+func inputChain() Chain {
+	veths := VethPrefix + "*"
+	return Chain{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, slices.Concat([]Rule{
+		call(ownPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
+		call(ownPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
+	}, onMesh(func(device string) Rule {
+		return call(meshOnly, in(device), isIn(setMeshPorts, L4Proto, DestinationPort))
+	}), []Rule{
+		call(errors, Interface{InInterface, NotEqual, "lo"}, State{StateRelated}),
+		call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
+		to(ownNode, in(veths)),
+	})}
 }
 
 // natChain hides what leaves the cluster behind the node's address, and what the node sends into the mesh behind its
