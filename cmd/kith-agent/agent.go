@@ -303,6 +303,9 @@ func (a *agent) policyChanged(c policykube.Change) {
 // nodesChanged hands the nodes to all who need them: guard and masquerading, addresses for pods, key publishing.
 func (a *agent) nodesChanged(nodes []overlay.Node) {
 	n := network(a.node, nodes, a.cfg.NonMasqueradeCIDRs)
+	n.Ports = ruleset.Ports{
+		Gossip: a.cfg.Gossip.Port, WireGuard: a.cfg.WireGuard.Port, Probe: a.cfg.Probe.Port, Announce: a.cfg.Announce.Port,
+	}
 	if !a.cfg.Masquerade {
 		n.NoMasquerade = everywhere()
 	}

@@ -24,7 +24,7 @@ type setting struct {
 
 func (s sysctls) setHost(a cni.Attachment) error {
 	v4 := "ipv4/conf/" + a.HostInterface
-	settings := []setting{{v4 + "/forwarding", "1"}, {v4 + "/rp_filter", "0"}}
+	settings := []setting{{v4 + "/forwarding", "1"}, {v4 + "/rp_filter", "0"}, {v4 + "/accept_source_route", "0"}}
 	if hasIPv6(a) {
 		v6 := "ipv6/conf/" + a.HostInterface
 		settings = append(settings,
@@ -34,9 +34,10 @@ func (s sysctls) setHost(a cni.Attachment) error {
 	if err := s.set(settings); err != nil {
 		return err
 	}
+	// A pod must not name the way of its packets, whatever the node's administrator allows elsewhere.
 	// The host side neither needs IPv6 addresses nor may it learn any, also if no pod has IPv6.
 	v6 := "ipv6/conf/" + a.HostInterface
-	return s.setIfThere([]setting{{v6 + "/accept_ra", "0"}, {v6 + "/addr_gen_mode", "1"}})
+	return s.setIfThere([]setting{{v6 + "/accept_ra", "0"}, {v6 + "/addr_gen_mode", "1"}, {v6 + "/accept_source_route", "0"}})
 }
 
 func (s sysctls) setPod(a cni.Attachment) error {

@@ -96,6 +96,19 @@ func TestIPv6IsSwitchedOnWhereItIsOff(t *testing.T) {
 	run(t, "ping", "-c1", "-W20", "fd00::2")
 }
 
+// TestPodsNameNoWay: a pod's packets go where they are routed, though the node takes source routes elsewhere.
+func TestPodsNameNoWay(t *testing.T) {
+	l := node(t)
+	run(t, "sysctl", "-qw", "net.ipv4.conf.all.accept_source_route=1", "net.ipv4.conf.default.accept_source_route=1", "net.ipv6.conf.default.accept_source_route=1")
+	a := attachment("a", sandbox(t), "10.1.0.2", "fd00::2")
+	create(t, l, a)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if got := strings.TrimSpace(run(t, "sysctl", "-n", "net."+family+".conf."+a.HostInterface+".accept_source_route")); got != "0" {
+			t.Errorf("%s: the pod's interface has accept_source_route=%s", family, got)
+		}
+	}
+}
+
 func TestIPv4AloneNeedsNoIPv6(t *testing.T) {
 	l := node(t)
 	ns := sandbox(t)

@@ -14,6 +14,8 @@ type packet struct {
 	source, destination netip.Addr
 	protocol            uint8
 	hops                uint8
+	options             []byte // IPv4's
+	offset              uint16 // of an IPv4 fragment, with its flags
 	payload             []byte
 }
 
@@ -30,11 +32,24 @@ func (p packet) bytes() []byte {
 		return append(b, p.payload...)
 	}
 	b := make([]byte, 12, 20+len(p.payload))
-	b[0], b[8], b[9] = 0x45, hops, p.protocol
-	binary.BigEndian.PutUint16(b[2:], uint16(20+len(p.payload)))
-	b = append(append(b, p.source.AsSlice()...), p.destination.AsSlice()...)
+	b[0], b[8], b[9] = 0x45+byte(len(p.options)/4), hops, p.protocol
+	binary.BigEndian.PutUint16(b[2:], uint16(20+len(p.options)+len(p.payload)))
+	binary.BigEndian.PutUint16(b[6:], p.offset)
+	b = append(append(append(b, p.source.AsSlice()...), p.destination.AsSlice()...), p.options...)
 	binary.BigEndian.PutUint16(b[10:], ^sum(b))
 	return append(b, p.payload...)
+}
+
+// withOptions is the packet with IPv4 options, whose length is a multiple of four.
+func (p packet) withOptions(options []byte) packet {
+	p.options = options
+	return p
+}
+
+// fragment is a part of an IPv4 packet, with its flags and offset.
+func (p packet) fragment(offset uint16) packet {
+	p.offset = offset
+	return p
 }
 
 // frame puts the packet into an Ethernet frame.

@@ -90,6 +90,7 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.Protocol{Number: 1}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 1, Type: 3}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 58, Type: 2}, goTo},
+		e{ruleset.Translated{}, ruleset.Counter{}, drop},
 		e{ruleset.Counter{}, drop},
 	)
 	r.Chains["in_1"].Rules[15].Comment = "ns/policy,ns/policy-2"
@@ -122,6 +123,8 @@ func chainsOfEverything(r ruleset.Ruleset) {
 	putChain(r, "nat", &ruleset.Hook{Type: "nat", Name: "postrouting", Priority: 100},
 		e{ruleset.Lookup{Fields: f{ruleset.IPDestination}, Op: ruleset.NotEqual, Set: "cluster4"}, ruleset.Masquerade{}},
 		e{ruleset.Lookup{Fields: f{ruleset.IPSource}, Op: ruleset.NotEqual, Set: "subjects4"}, ruleset.SourceNAT{To: netip.MustParseAddr("10.244.1.1")}},
+		e{ruleset.Lookup{Fields: f{ruleset.IPSource}, Set: "subjects4"}, ruleset.KeepSource{Field: ruleset.IPSource}},
+		e{ruleset.Interface{Field: ruleset.OutInterface, Name: "kith0"}, ruleset.KeepSource{Field: ruleset.IP6Source}},
 		e{ruleset.Lookup{Fields: f{ruleset.IP6Source}, Set: "cluster6"}, ruleset.SourceNAT{To: netip.MustParseAddr("fd00:1::1")}})
 }
 

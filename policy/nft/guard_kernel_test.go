@@ -74,6 +74,47 @@ func TestPodAddressesNeverOnTheUnderlay(t *testing.T) {
 	})
 }
 
+// TestUnderlayDoesNotReachPods: what comes from outside comes by a port of a node or a Service, unless pods show
+// themselves there.
+func TestUnderlayDoesNotReachPods(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		l.serve()
+		l.openNodePorts()
+		network := l.network()
+		network.NoMasquerade = []netip.Prefix{single(outsiders[2+family])}
+		c := l.cluster()
+		converge(l, l.table, ruleset.Compile(ruleset.Input{Pods: c.Pods, Namespaces: c.Namespaces, Attachments: l.attachments(), Network: network}))
+		pod, service := l.pods[0].end, addrs("10.96.0.1", "fd96::1")[family]
+		direct := l.between(l.outside.end, pod, family, identity.UDP, 80)
+		byNode := direct
+		byNode.by = l.nodePort(pod.addresses[family], 80)
+		for name, c := range map[string]struct {
+			source, destination netip.Addr
+			want                expected
+		}{
+			"a stranger":              {outsiders[family], pod.addresses[family], false},
+			"a Service's address":     {service, pod.addresses[family], false},
+			"a node":                  {remoteNode[family], pod.addresses[family], false},
+			"where masquerade is off": {outsiders[2+family], pod.addresses[family], true},
+		} {
+			f := direct
+			f.Source, f.Destination = c.source, c.destination
+			if got := l.carriesPacket(f, c.want.patience(), func(f flow, w string) packet { return udpPacket(f, 1234, w) }); got != bool(c.want) {
+				t.Errorf("%s: reaches a pod %v, want %v", name, got, c.want)
+			}
+		}
+		toMesh := direct
+		toMesh.to, toMesh.Destination = l.router.end, ownMesh[family]
+		if l.arrivesAt(toMesh, false) {
+			t.Error("a stranger reaches the node's mesh address")
+		}
+		if !l.passes(byNode, late) || !l.passes(l.between(pod, l.outside.end, family, identity.UDP, 80), late) || !l.passes(l.between(l.router.end, pod, family, identity.UDP, 80), late) {
+			t.Error("a node port, a connection out or the node itself does not pass")
+		}
+	})
+}
+
 // TestConnectionsToANodeThatIsGone: what a pod said to the pods of a node that is gone does not follow the default route
 // under the pod's own address.
 func TestConnectionsToANodeThatIsGone(t *testing.T) {
@@ -206,6 +247,32 @@ func TestMasquerade(t *testing.T) {
 	})
 }
 
+// TestPodsKeepTheirAddressByANodePort: kube-proxy masquerades what comes by a node port. To a remote pod, a pod is itself
+// all the same, whoever made his chain first.
+func TestPodsKeepTheirAddressByANodePort(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		for _, first := range []string{"kube-proxy", "kith"} {
+			l := newLab(t)
+			pod, remote := l.pods[0].end, l.remotes[0]
+			f := l.between(pod, remote, family, identity.TCP, 80)
+			f.by = netip.AddrPortFrom(ownNode[family], 30080)
+			if first == "kith" {
+				l.under()
+			}
+			a := l.another("nodeport", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100)
+			a.redirect(identity.TCP, f.by, netip.AddrPortFrom(f.Destination, f.Port))
+			must(t, "make node port", a.conn.Flush())
+			m := l.another("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100)
+			m.rule(append(destination(f.Destination), &expr.Masq{})...)
+			must(t, "make masquerade", m.conn.Flush())
+			l.under()
+			if got := l.sourceSeen(f); got != f.Source {
+				t.Errorf("%s first: a pod is seen as %s, want %s", first, got, f.Source)
+			}
+		}
+	})
+}
+
 func TestClosedAttachmentsPassNothing(t *testing.T) {
 	families(t, func(t *testing.T, family int) {
 		l := newLab(t)
@@ -315,7 +382,7 @@ func TestPodReachesItselfThroughAService(t *testing.T) {
 		// A service hides a pod from itself, or the pod takes its own answer for a forgery.
 		h := l.another("hairpin", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 90)
 		h.rule(append(destination(pod.addresses[family]), &expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte(native32(statusDestinationNAT)), Xor: make([]byte, 4)},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte(native32(statusTranslated)), Xor: make([]byte, 4)},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)}, &expr.Masq{})...)
 		must(t, "make hairpin", h.conn.Flush())
 		l.under(isolates("pod0", policy.Ingress), isolates("pod0", policy.Egress))
@@ -331,6 +398,3 @@ func TestPodReachesItselfThroughAService(t *testing.T) {
 		}
 	})
 }
-
-// statusDestinationNAT is IPS_DST_NAT of a connection's status.
-const statusDestinationNAT = 1 << 5

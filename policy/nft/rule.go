@@ -29,6 +29,9 @@ const (
 	ctSourceIP6 expr.CtKey = 21 // NFT_CT_SRC_IP6
 )
 
+// statusTranslated is IPS_DST_NAT of a connection's status.
+const statusTranslated = 1 << 5
+
 // loads tell how the kernel loads each field; the register is filled in. iifname and so on are of the packet's
 // metadata, th is whatever transport header there is.
 var loads = [...]any{
@@ -85,6 +88,8 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 		w.add(load(e.Field, firstRegister), compare(e.Op, interfaceName(e.Name)))
 	case ruleset.State:
 		w.add(&expr.Ct{Key: expr.CtKeySTATE, Register: firstRegister}, mask(native32(uint32(e.States))), compare(ruleset.NotEqual, native32(0)))
+	case ruleset.Translated:
+		w.add(&expr.Ct{Key: expr.CtKeySTATUS, Register: firstRegister}, mask(native32(statusTranslated)), compare(ruleset.NotEqual, native32(0)))
 	case ruleset.Direction:
 		w.add(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: firstRegister}, compare(ruleset.Equal, string([]byte{byte(e.Of)})))
 	case ruleset.Protocol:
@@ -132,7 +137,11 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 	case ruleset.Masquerade:
 		w.add(&expr.Masq{})
 	case ruleset.SourceNAT:
-		w.add(&expr.Immediate{Register: firstRegister, Data: e.To.AsSlice()}, sourceNAT(e.To))
+		w.add(&expr.Immediate{Register: firstRegister, Data: e.To.AsSlice()}, sourceNAT(familyOfAddr(e.To)))
+	case ruleset.KeepSource:
+		family := familyOf(e.Field)
+		w.needFamily(family)
+		w.add(load(e.Field, firstRegister), sourceNAT(family))
 	case ruleset.Verdict:
 		w.add(kernelVerdict(e))
 	default:
@@ -249,12 +258,16 @@ func swap(register uint32) expr.Any {
 	return &expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 4, Size: 4}
 }
 
-func sourceNAT(to netip.Addr) expr.Any {
-	family := uint32(unix.NFPROTO_IPV4)
-	if to.Is6() {
-		family = unix.NFPROTO_IPV6
+// sourceNAT rewrites the source to the address in the first register.
+func sourceNAT(family byte) expr.Any {
+	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(family), RegAddrMin: firstRegister, RegAddrMax: firstRegister}
+}
+
+func familyOfAddr(a netip.Addr) byte {
+	if a.Is6() {
+		return unix.NFPROTO_IPV6
 	}
-	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: firstRegister, RegAddrMax: firstRegister}
+	return unix.NFPROTO_IPV4
 }
 
 func transport(offset uint32) expr.Any {

@@ -87,8 +87,12 @@ func (r *ruleReader) expr() ruleset.Expr {
 	case *expr.Immediate:
 		return r.immediate(e)
 	case *expr.Ct:
-		if e.Key == expr.CtKeySTATE {
+		switch e.Key {
+		case expr.CtKeySTATE:
 			return r.state()
+		case expr.CtKeySTATUS:
+			r.take(3)
+			return ruleset.Translated{}
 		}
 	}
 	if cmp, ok := r.at(1).(*expr.Cmp); ok {
@@ -160,8 +164,11 @@ func (r *ruleReader) lookup() ruleset.Expr {
 	fields := r.fields()
 	in, ok := r.at(0).(*expr.Lookup)
 	update, updates := r.at(0).(*expr.Dynset)
+	_, nat := r.at(0).(*expr.NAT)
 	r.take(1)
 	switch {
+	case nat && len(fields) == 1:
+		return ruleset.KeepSource{Field: fields[0]}
 	case updates && len(fields) > 0:
 		return ruleset.Update{Fields: fields, Set: update.SetName}
 	case !ok || len(fields) == 0:

@@ -104,10 +104,9 @@ func (c *Compiler) attachmentElements(a *attached) []ElementChange {
 			Set: byFamily(addr, SetPods4, SetPods6),
 			Key: exactKey(interfacePart(a.Interface), macPart(a.MAC), addrPart(addr)),
 		})
-		if !a.ingress.bound() && !a.egress.bound() {
-			continue
+		if a.ingress.bound() || a.egress.bound() {
+			es = append(es, subjectElements(a, addr)...)
 		}
-		es = append(es, subjectElements(a, addr)...)
 		for _, other := range own {
 			if other.Is4() == addr.Is4() {
 				es = append(es, ElementChange{

@@ -20,6 +20,8 @@ func (e State) String() string {
 	return "ct state " + strings.Join(s, ",")
 }
 
+func (Translated) String() string { return "ct status dnat" }
+
 func (e Direction) String() string {
 	if e.Of == Reply {
 		return "ct direction reply"
@@ -55,6 +57,13 @@ func (PriorityNone) String() string { return "meta priority set 0" }
 func (Counter) String() string { return "counter" }
 
 func (Masquerade) String() string { return "masquerade" }
+
+func (e KeepSource) String() string {
+	if e.Field == IP6Source {
+		return "snat ip6 to ip6 saddr"
+	}
+	return "snat ip to " + e.Field.String()
+}
 
 func (e SourceNAT) String() string {
 	if e.To.Is6() {

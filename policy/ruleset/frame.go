@@ -9,7 +9,7 @@ import (
 const (
 	mapIdentity4 = "identity4" // address : identity, of those that a chain names
 	mapIdentity6 = "identity6"
-	setSelf4     = "self4" // subject . itself
+	setSelf4     = "self4" // a local pod's address . another of the same pod
 	setSelf6     = "self6"
 	setSubjects4 = "subjects4" // subjects of either direction
 	setSubjects6 = "subjects6"
@@ -17,12 +17,20 @@ const (
 	setBound6    = "bound6"
 	setCluster4  = "cluster4" // the pod CIDRs of all nodes, and of those that are gone
 	setCluster6  = "cluster6"
+	setHome4     = "home4" // the pod CIDR of a node . itself
+	setHome6     = "home6"
+	setMeshPorts = "meshports" // protocol . port where nodes listen for each other
+	setNodes4    = "nodes4"    // addresses of nodes, also in the mesh
+	setNodes6    = "nodes6"
+	setMeshes4   = "meshes4" // nodes' mesh addresses
+	setMeshes6   = "meshes6"
 	setOwn4      = "own4" // the pod CIDRs of this node
 	setOwn6      = "own6"
 	setMesh4     = "mesh4" // this node's own mesh addresses
 	setMesh6     = "mesh6"
 	setNoMasq4   = "nomasquerade4" // destinations that see pods under their own addresses
 	setNoMasq6   = "nomasquerade6"
+	setLoopback  = "loopback4"  // of the node, which route_localnet lets in from outside
 	setLinkLocal = "linklocal6" // link-local and unspecified addresses
 )
 
@@ -48,7 +56,6 @@ const (
 	ownNode  = "own_node"  // between this node and its pods
 	unjudged = "unjudged"  // of these, packets without a connection that could be judged
 	closed   = "closed"    // of the others
-	errors   = "errors"    // ICMP errors about a connection
 	fromPod  = "from_pod"  // what comes out of a veth
 	fromMesh = "from_mesh" // what comes out of the mesh
 	toPod    = "to_pod"    // what goes into a veth
@@ -67,7 +74,7 @@ const (
 	priorityRaw       = -300
 	priorityFilter    = 0
 	priorityIngress   = 1
-	prioritySourceNAT = 100
+	prioritySourceNAT = 99 // before others' 100: of equals, who registered first is first
 	priorityLast      = 150
 )
 
@@ -76,9 +83,10 @@ func (w *wanted) frame() {
 	for _, s := range frameSets() {
 		w.putSet(s)
 	}
-	for _, c := range slices.Concat(guardChains(), policyChains(), []Chain{natChain(nil)}) {
+	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), portChains(), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
+	w.put(setLoopback, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("127.0.0.0/8")))), Value{})
 	w.put(setLinkLocal, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("fe80::/10")))), Value{})
 	w.put(setLinkLocal, intervalKey(addrPart(netip.IPv6Unspecified())), Value{})
 }
@@ -86,6 +94,8 @@ func (w *wanted) frame() {
 func frameSets() []SetSpec {
 	sets := []SetSpec{
 		{Name: SetOpened, Key: []Type{TypeIfName}},
+		{Name: setMeshPorts, Key: []Type{TypeInetProto, TypeInetService}},
+		{Name: setLoopback, Key: []Type{TypeIPv4Addr}, Interval: true},
 		{Name: setLinkLocal, Key: []Type{TypeIPv6Addr}, Interval: true},
 	}
 	for _, f := range []struct {
@@ -105,8 +115,11 @@ func frameSets() []SetSpec {
 			SetSpec{Name: "subjects" + f.suffix, Key: one},
 			SetSpec{Name: "pods" + f.suffix, Key: []Type{TypeIfName, TypeEtherAddr, f.addr}},
 			SetSpec{Name: "cluster" + f.suffix, Key: one, Interval: true},
+			SetSpec{Name: "home" + f.suffix, Key: []Type{f.addr, f.addr}, Interval: true},
 			SetSpec{Name: "own" + f.suffix, Key: one, Interval: true},
 			SetSpec{Name: "mesh" + f.suffix, Key: one},
+			SetSpec{Name: "meshes" + f.suffix, Key: one},
+			SetSpec{Name: "nodes" + f.suffix, Key: one},
 			SetSpec{Name: "nomasquerade" + f.suffix, Key: one, Interval: true},
 		)
 	}
@@ -142,9 +155,14 @@ func guardChains() []Chain {
 				accept(in("lo"), isIn(setMesh6, IP6Source)),
 				drop(isIn(setCluster4, IPSource)),
 				drop(isIn(setCluster6, IP6Source)),
+				accept(in("lo")),
+				// Before DNAT: what comes by a port of a node or a Service bears another destination here.
+				drop(isIn(setCluster4, IPDestination), notIn(IPSource, setNoMasq4)),
+				drop(isIn(setCluster6, IP6Destination), notIn(IP6Source, setNoMasq6)),
 			},
 		)},
 		{ChainSpec{fromPod, nil}, []Rule{
+			drop(isIn(setLoopback, IPDestination)),
 			accept(isIn(SetPods4, InInterface, EtherSource, IPSource)),
 			drop(ICMPType{58, icmp6RouterAdvertisement}),
 			drop(ICMPType{58, icmp6Redirect}),
@@ -183,8 +201,11 @@ func policyChains() []Chain {
 	return []Chain{
 		{ChainSpec{"forward_egress", &Hook{"filter", "forward", priorityFilter}}, []Rule{
 			rule(ClampMSS{}),
+			call(farPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
 			to(senders, State{StateEstablished}),
+			call(farPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
 			drop(isIn(setLinkLocal, IP6Source)),
+			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
 			call(closed, State{StateInvalid | StateUntracked}),
 			call(closed, State{StateNew}, NotSYN{}),
 			call(errors, State{StateRelated}),
@@ -202,12 +223,14 @@ func policyChains() []Chain {
 			decide(ReplySource, mapAdminIngress4), decide(ReplySource6, mapAdminIngress6),
 			decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),
 		}},
-		{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, []Rule{to(ownNode, in(veths))}},
-		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{to(ownNode, out(veths))}},
+		inputChain(),
+		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{
+			call(errorKinds, out(veths), State{StateRelated}),
+			to(ownNode, out(veths)),
+		}},
 		{ChainSpec{ownNode, nil}, []Rule{
 			call(unjudged, State{StateInvalid | StateUntracked}),
 			call(unjudged, State{StateNew}, NotSYN{}),
-			call(errors, State{StateRelated}),
 			decide(OriginalSource, mapAdminEgress4), decide(OriginalSource6, mapAdminEgress6),
 			decide(OriginalSource, mapBaselineEgress4), decide(OriginalSource6, mapBaselineEgress6),
 		}},
@@ -225,17 +248,29 @@ func policyChains() []Chain {
 			drop(isIn(setSubjects6, IP6Source)),
 			drop(isIn(setSubjects6, IP6Destination)),
 		}},
-		{ChainSpec{errors, nil}, []Rule{
-			accept(ICMPType{1, 3}), accept(ICMPType{1, 11}), accept(ICMPType{1, 12}),
-			accept(ICMPType{58, 1}), accept(ICMPType{58, 2}), accept(ICMPType{58, 3}), accept(ICMPType{58, 4}),
-		}},
 		{ChainSpec{allowed, nil}, []Rule{accept(PriorityNone{})}},
 		{ChainSpec{passed, nil}, []Rule{rule(PriorityNone{})}},
 	}
 }
 
+// inputChain guards the node itself, and leads what its pods say to it to their chains.
+func inputChain() Chain {
+	veths := VethPrefix + "*"
+	return Chain{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, slices.Concat([]Rule{
+		call(ownPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
+		call(ownPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
+	}, onMesh(func(device string) Rule {
+		return call(meshOnly, in(device), isIn(setMeshPorts, L4Proto, DestinationPort))
+	}), []Rule{
+		call(errors, Interface{InInterface, NotEqual, "lo"}, State{StateRelated}),
+		call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
+		to(ownNode, in(veths)),
+	})}
+}
+
 // natChain hides what leaves the cluster behind the node's address, and what the node sends into the mesh behind its
-// mesh addresses. These are written out: a masqueraded connection would end when its packets change to another device
+// mesh addresses. A pod keeps its own into the mesh, also by a node port that kube-proxy would masquerade: an accept here
+// stops no later chain, but a source that is bound does. The mesh addresses are written out: a masqueraded connection would end when its packets change to another device
 // of the mesh.
 func natChain(mesh []netip.Addr) Chain {
 	var rules []Rule
@@ -246,6 +281,11 @@ func natChain(mesh []netip.Addr) Chain {
 		}
 		rules = append(rules, onMesh(func(device string) Rule {
 			return rule(out(device), notIn(source, own), SourceNAT{address})
+		})...)
+	}
+	for _, keep := range []Rule{rule(isIn(setOwn4, IPSource), KeepSource{IPSource}), rule(isIn(setOwn6, IP6Source), KeepSource{IP6Source})} {
+		rules = append(rules, onMesh(func(device string) Rule {
+			return rule(append([]Expr{out(device)}, keep.Exprs...)...)
 		})...)
 	}
 	rules = append(rules, onMesh(func(device string) Rule { return accept(out(device)) })...)
@@ -260,18 +300,26 @@ func natChain(mesh []netip.Addr) Chain {
 // fillNetwork fills the sets of address ranges.
 func (c *Compiler) fillNetwork() {
 	var own []netip.Prefix
-	var mesh []netip.Addr
-	cluster := slices.Clone(c.network.Vacated)
+	var mesh, meshes, nodeAddresses []netip.Addr
+	var nodes []netip.Prefix
 	for _, n := range c.network.Nodes {
-		cluster = append(cluster, n.PodCIDRs...)
+		nodes = append(nodes, n.PodCIDRs...)
+		meshes = append(meshes, n.Mesh...)
+		nodeAddresses = append(nodeAddresses, n.Addresses...)
 		if n.Name == c.network.Node {
 			own, mesh = append(own, n.PodCIDRs...), append(mesh, n.Mesh...)
 		}
 	}
 	c.want.putChain(natChain(mesh))
-	c.fillPrefixes(setCluster4, setCluster6, cluster)
+	c.fillPrefixes(setCluster4, setCluster6, slices.Concat(c.network.Vacated, nodes))
+	home4, home6 := homes(nodes)
+	c.want.fill(setHome4, home4)
+	c.want.fill(setHome6, home6)
 	c.fillPrefixes(setOwn4, setOwn6, own)
 	c.fillAddresses(setMesh4, setMesh6, mesh)
+	c.fillAddresses(setMeshes4, setMeshes6, meshes)
+	c.fillAddresses(setNodes4, setNodes6, slices.Concat(meshes, nodeAddresses))
+	c.want.fill(setMeshPorts, c.network.Ports.keys())
 	c.fillPrefixes(setNoMasq4, setNoMasq6, c.network.NoMasquerade)
 }
 

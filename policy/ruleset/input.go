@@ -34,6 +34,15 @@ type Network struct {
 	Nodes        []policy.Node
 	Vacated      []netip.Prefix // pod CIDRs of nodes that are gone: their pods may be sent to for a while
 	NoMasquerade []netip.Prefix // destinations outside of the cluster that see pods under their own addresses
+	Ports        Ports
+}
+
+// Ports are where the mesh itself listens, on every node. Zero: nowhere.
+type Ports struct {
+	Gossip    uint16 // UDP and TCP
+	WireGuard uint16 // UDP, of the first device; the second has the next
+	Probe     uint16 // UDP, on mesh addresses
+	Announce  uint16 // UDP, on mesh addresses
 }
 
 // VethPrefix is the beginning of the name of every pod's veth.

@@ -104,6 +104,8 @@ type (
 	}
 	// State matches a connection that is in one of the states.
 	State struct{ States CTState }
+	// Translated matches packets of connections whose destination was rewritten, as a Service's.
+	Translated struct{}
 	// Direction matches packets of one direction of their connection.
 	Direction struct{ Of CTDirection }
 	// Protocol matches the transport protocol number.
@@ -145,6 +147,8 @@ type (
 	Counter struct{}
 	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only).
 	Masquerade struct{}
+	// KeepSource binds the source to itself, a field of the packet (nat chains only): no later chain rewrites it.
+	KeepSource struct{ Field Field }
 	// SourceNAT rewrites the source to an address of the packet's family (nat chains only). Unlike what is masqueraded,
 	// the connection goes on when its packets leave by another interface.
 	SourceNAT struct{ To netip.Addr }
@@ -216,6 +220,7 @@ func (v Verdict) String() string {
 
 func (Interface) expr()    {}
 func (State) expr()        {}
+func (Translated) expr()   {}
 func (Direction) expr()    {}
 func (Protocol) expr()     {}
 func (NotSYN) expr()       {}
@@ -228,5 +233,6 @@ func (PriorityMap) expr()  {}
 func (PriorityNone) expr() {}
 func (Counter) expr()      {}
 func (Masquerade) expr()   {}
+func (KeepSource) expr()   {}
 func (SourceNAT) expr()    {}
 func (Verdict) expr()      {}

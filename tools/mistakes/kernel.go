@@ -15,6 +15,11 @@ func inGuard() []mistake {
 			pkg: pkg, test: "TestPodsSendUnderTheirOwnAddresses/IPv6", says: "its own, another MAC: passes true",
 		},
 		{
+			name: "a pod reaches its node's loopback", file: file, tags: inKernel,
+			right: "\t\t\tdrop(isIn(setLoopback, IPDestination)),\n", wrong: "",
+			pkg: pkg, test: "TestPodsDoNotReachTheLoopback", says: "127.0.0.1: arrives true",
+		},
+		{
 			name: "router advertisements of a pod, under its own address", file: file, tags: inKernel,
 			right: "drop(ICMPType{58, icmp6RouterAdvertisement}),\n", wrong: "",
 			pkg: pkg, test: "TestNeighbourMessagesOfPods", says: "ICMPv6 type 134",
@@ -39,6 +44,61 @@ func inGuard() []mistake {
 			name: "segments that do not fit the way", file: file, tags: inKernel,
 			right: "\t\t\trule(ClampMSS{}),\n", wrong: "",
 			pkg: pkg, test: "TestSegmentsFitTheRoute/IPv6",
+		},
+	}
+}
+
+// inErrors let ICMP errors carry what policies deny.
+func inErrors() []mistake {
+	const file, pkg, test = "policy/ruleset/errors.go", "./policy/nft", "TestErrorsComeFromEndsOfTheirConnection/IPv4"
+	return []mistake{
+		{
+			name: "a pod's error about any connection", file: file, tags: inKernel,
+			right: "to(podErrors, Protocol{protocol}", wrong: "to(errorKinds, Protocol{protocol}",
+			pkg: pkg, test: test, says: "a pod to an isolated pod: passes true",
+		},
+		{
+			name: "a stranger's error about a connection in the mesh", file: file, tags: inKernel,
+			right: "drop(isIn(setCluster4, OriginalSource), isIn(setCluster4, ReplySource)),", wrong: "",
+			pkg: pkg, test: test, says: "a stranger of what is in the mesh: passes true",
+		},
+		{
+			name: "a pod's error about no connection", file: file, tags: inKernel,
+			right: "unknown = append(unknown, drop(t))", wrong: "unknown = append(unknown, accept(t))",
+			pkg: pkg, test: test, says: "a pod to one of no policy, of nobody's: passes true",
+		},
+		{
+			name: "a node's error about others' connections", file: file,
+			right: "to(meshErrors, Protocol{protocol}", wrong: "to(errorKinds, Protocol{protocol}",
+			pkg: "./policy/ruleset/walk", test: "TestErrorsFromAfar",
+		},
+	}
+}
+
+// inMeshPorts let pods speak where nodes hear each other.
+func inMeshPorts() []mistake {
+	const file, pkg, test = "policy/ruleset/frame.go", "./policy/nft", "TestPodsDoNotReachTheMeshsPorts/IPv4"
+	const ports = "isIn(setMeshPorts, L4Proto, DestinationPort)),\n"
+	return []mistake{
+		{
+			name: "pods reach other nodes' mesh ports", file: file, tags: inKernel,
+			right: "\t\t\tcall(farPorts, in(veths), " + ports, wrong: "",
+			pkg: pkg, test: test, says: "pod to another node, UDP port 7946: arrives true",
+		},
+		{
+			name: "pods reach their node's mesh ports", file: file, tags: inKernel,
+			right: "\t\t\tcall(ownPorts, in(veths), " + ports, wrong: "",
+			pkg: pkg, test: test, says: "pod to its node, UDP port 7946: arrives true",
+		},
+		{
+			name: "a node port leads to the mesh's ports", file: file, tags: inKernel,
+			right: "\t\t\tcall(ownPorts, Translated{}, " + ports, wrong: "",
+			pkg: pkg, test: test, says: "stranger by a node port, UDP port 8001: arrives true",
+		},
+		{
+			name: "remote pods reach the mesh's ports", file: file, tags: inKernel,
+			right: "return call(meshOnly, in(device), ", wrong: "return call(passed, in(device), ",
+			pkg: pkg, test: test, says: "remote pod, UDP port 7947: arrives true",
 		},
 	}
 }
@@ -77,6 +137,21 @@ func inBorders() []mistake {
 			pkg: pkg, test: "TestConnectionsToANodeThatIsGone/IPv4", says: "a packet of the connection left by the underlay",
 		},
 		{
+			name: "the underlay delivers to pods", file: file, tags: inKernel,
+			right: "\t\t\t\tdrop(isIn(setCluster4, IPDestination), notIn(IPSource, setNoMasq4)),\n", wrong: "",
+			pkg: pkg, test: "TestUnderlayDoesNotReachPods/IPv4", says: "a stranger: reaches a pod true",
+		},
+		{
+			name: "a node port launders a pod's address", file: file, tags: inKernel,
+			right: "rule(isIn(setOwn4, IPSource), KeepSource{IPSource})", wrong: "accept(isIn(setOwn4, IPSource))",
+			pkg: pkg, test: "TestPodsKeepTheirAddressByANodePort/IPv4", says: "a pod is seen as",
+		},
+		{
+			name: "a node port launders a pod's address, by the order of registration", file: file, tags: inKernel,
+			right: "prioritySourceNAT = 99", wrong: "prioritySourceNAT = 100",
+			pkg: pkg, test: "TestPodsKeepTheirAddressByANodePort/IPv4", says: "first: a pod is seen as",
+		},
+		{
 			name: "a process of the node speaks as another node", file: file, tags: inKernel,
 			right: "accept(in(\"lo\"), isIn(setMesh4, IPSource)),\n\t\t\t\taccept(in(\"lo\"), isIn(setMesh6, IP6Source)),", wrong: "accept(in(\"lo\")),",
 			pkg: pkg, test: "TestNodeIsOnlyItself", says: "as another node's: arrives true",
@@ -101,6 +176,11 @@ func inLives() []mistake {
 			name: "an agent that takes the guard with it when it ends", file: "cmd/kith-agent/enforcer.go",
 			right: "case <-ctx.Done():\n\t\t\treturn nil\n\t\tcase u := <-e.updates:", wrong: "case <-ctx.Done():\n\t\t\treturn e.table.Apply(ctx, ruleset.Diff(e.found, ruleset.Ruleset{}))\n\t\tcase u := <-e.updates:",
 			pkg: replays, test: "TestNodeIsClosedFirstAndStaysSo",
+		},
+		{
+			name: "pods name the way of their packets", file: "cni/veth/sysctl.go", tags: inKernel,
+			right: `, {v4 + "/accept_source_route", "0"}`, wrong: "",
+			pkg: "./cni/veth", test: "TestPodsNameNoWay", says: "ipv4: the pod's interface has accept_source_route=1",
 		},
 		{
 			name: "neighbours that pods can change", file: "cni/veth/objects.go", tags: inKernel,

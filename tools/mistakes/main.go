@@ -52,7 +52,7 @@ type mistake struct {
 // all are the mistakes that are tried, those of one package together.
 func all() []mistake {
 	return slices.Concat(inPolicy(), inGuards(), inClaims(), inOldClaims(), inNews(), inSecrets(), inMesh(), inPlan(), inMesher(),
-		inWrites(), inLists(), inOrderAndBound(), inGuard(), inBorders(), inLives())
+		inWrites(), inLists(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives())
 }
 
 func run(ctx context.Context, out io.Writer, wanted []string) error {

@@ -129,7 +129,7 @@ func inMesher() []mistake {
 		},
 		{
 			name: "pods of a Node that is gone are outsiders", file: "policy/ruleset/frame.go",
-			right: "cluster := slices.Clone(c.network.Vacated)", wrong: "cluster := slices.Clone(c.network.Vacated[:0])",
+			right: "slices.Concat(c.network.Vacated, nodes)", wrong: "slices.Concat(nodes)",
 			pkg: "./policy/ruleset/walk", test: "TestNodeThatIsGone",
 		},
 	}

@@ -46,6 +46,7 @@ func TestGuards(t *testing.T) {
 	}{
 		{"pod", "prerouting", veth, "", mine, "10.244.1.5", "10.244.2.5", 6, 0, false},
 		{"pod, IPv6", "prerouting", veth, "", mine, "fd00:1::5", "fd00:2::5", 6, 0, false},
+		{"pod to its node's loopback", "prerouting", veth, "", mine, "10.244.1.5", "127.0.0.1", 6, 0, true},
 		{"another's source", "prerouting", veth, "", mine, "10.244.1.6", "10.244.2.5", 6, 0, true},
 		{"another's MAC", "prerouting", veth, "", fake, "10.244.1.5", "10.244.2.5", 6, 0, true},
 		{"not open", "prerouting", other, "", &ruleset.MAC{2, 5: 2}, "10.244.1.6", "10.244.2.5", 6, 0, true},
@@ -60,6 +61,9 @@ func TestGuards(t *testing.T) {
 		{"redirect", "prerouting", veth, "", mine, "fd00:1::5", "ff02::1", 58, 137, true},
 		{"pod in clear", "prerouting", "eth0", "", nil, "10.244.2.5", "10.244.1.5", 6, 0, true},
 		{"own pod in clear", "prerouting", "eth0", "", nil, "fd00:1::5", "fd00:1::6", 6, 0, true},
+		{"outside to a pod", "prerouting", "eth0", "", nil, "203.0.113.7", "10.244.1.5", 6, 0, true},
+		{"outside to a pod, IPv6", "prerouting", "eth0", "", nil, "2001:db8::7", "fd00:1::5", 6, 0, true},
+		{"where pods show themselves to a pod", "prerouting", "eth0", "", nil, "10.9.1.1", "10.244.1.5", 6, 0, false},
 		{"client outside", "prerouting", "eth0", "", nil, "203.0.113.7", "172.18.0.1", 6, 0, false},
 		{"node to itself", "prerouting", "lo", "", nil, "10.244.1.1", "10.244.1.1", 6, 0, false},
 		{"node to itself, IPv6", "prerouting", "lo", "", nil, "fd00:1::1", "fd00:1::1", 6, 0, false},
@@ -121,6 +125,7 @@ func TestForward(t *testing.T) {
 	r := guarded()
 	subject, stranger := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("203.0.113.7")
 	const syn, ack = 2, 16
+	neighbour, remote := netip.MustParseAddr("10.244.1.6"), netip.MustParseAddr("10.244.2.5")
 	tests := []struct {
 		name     string
 		src, dst netip.Addr
@@ -135,7 +140,10 @@ func TestForward(t *testing.T) {
 		{"no connection, others", stranger, stranger, 17, 0, 0, Conn{State: ruleset.StateInvalid}, false},
 		{"picked up, others", stranger, stranger, 6, ack, 0, Conn{State: ruleset.StateNew, Original: stranger, Reply: stranger}, false},
 		{"picked up, subject", subject, stranger, 6, ack, 0, Conn{State: ruleset.StateNew, Original: subject, Reply: stranger}, true},
-		{"error about a connection", stranger, subject, 1, 0, 3, Conn{State: ruleset.StateRelated, Original: subject, Reply: stranger}, false},
+		{"an end's error about a connection", subject, stranger, 1, 0, 3, Conn{State: ruleset.StateRelated, Original: stranger, Reply: subject}, false},
+		{"a third party's error", neighbour, subject, 1, 0, 3, Conn{State: ruleset.StateRelated, Original: subject, Reply: stranger}, true},
+		{"a third party's source quench", neighbour, subject, 1, 0, 4, Conn{State: ruleset.StateRelated, Original: subject, Reply: remote}, true},
+		{"an error about nothing", neighbour, stranger, 1, 0, 3, Conn{State: ruleset.StateInvalid}, true},
 		{"echo is no error", stranger, subject, 1, 0, 8, Conn{State: ruleset.StateRelated, Original: subject, Reply: stranger}, true},
 		{"to itself", subject, subject, 6, syn, 0, Conn{State: ruleset.StateNew, Original: subject, Reply: subject}, false},
 		{"denied", subject, stranger, 6, syn, 0, Conn{State: ruleset.StateNew, Original: subject, Reply: stranger}, true},
@@ -148,6 +156,32 @@ func TestForward(t *testing.T) {
 				t.Errorf("dropped %t by %q, %v; want dropped %t", got.Dropped, got.By, err, tt.drop)
 			}
 		})
+	}
+}
+
+// TestErrorsFromAfar: a router's error passes where the connection leaves the cluster, and in the mesh a node speaks of its
+// own pods' connections only.
+func TestErrorsFromAfar(t *testing.T) {
+	r := guarded()
+	addr := netip.MustParseAddr
+	for _, tt := range []struct {
+		in, src, original, reply string
+		drop                     bool
+	}{
+		{"eth0", "203.0.113.7", "10.244.1.5", "198.51.100.1", false},
+		{"eth0", "203.0.113.7", "10.244.1.5", "10.244.2.5", true},
+		{"kith0", "10.244.2.1", "10.244.1.5", "10.244.2.5", false},
+		{"kith1", "10.244.2.5", "10.244.1.5", "10.244.2.5", false},
+		{"kith0", "10.244.3.1", "10.244.1.5", "10.244.2.5", true},
+		{"kith0", "10.244.2.1", "10.244.1.5", "198.51.100.1", true},
+	} {
+		for _, hook := range []string{"forward", "input"} {
+			p := Packet{In: tt.in, Source: addr(tt.src), Destination: addr("10.244.1.5"), Protocol: 1, ICMPType: 3}
+			p.Conn = Conn{State: ruleset.StateRelated, Direction: ruleset.Reply, Original: addr(tt.original), Reply: addr(tt.reply)}
+			if got, err := Hook(r, hook, p); err != nil || got.Dropped != tt.drop {
+				t.Errorf("%+v at %s: dropped %t by %q, %v", tt, hook, got.Dropped, got.By, err)
+			}
+		}
 	}
 }
 

@@ -223,6 +223,9 @@ func (h hop) take(p *Packet) (string, error) {
 		if hook == "postrouting" || hook == "output" {
 			at.In, at.EtherSource = "", nil
 		}
+		if hook == "prerouting" && at.In == underlay && hosts(h.node.Node, at.Destination) {
+			at.Destination = h.underlay // who comes from outside comes to a port of the node
+		}
 		if hook == "postrouting" && at.Out == underlay && at.Conn.Direction == ruleset.Reply {
 			at.Source = h.underlay // who came from outside came to a port of the node, and is answered from there
 		}

@@ -45,6 +45,7 @@ type Conn struct {
 	State           ruleset.CTState
 	Direction       ruleset.CTDirection
 	Original, Reply netip.Addr
+	Translated      bool // its destination was rewritten
 }
 
 // Result is what became of a packet at a hook.
@@ -157,6 +158,8 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		return w.matchInterface(e), nil
 	case ruleset.State:
 		return p.Conn.State&e.States != 0, nil
+	case ruleset.Translated:
+		return w.tracked() && p.Conn.Translated, nil
 	case ruleset.Direction:
 		return w.tracked() && p.Conn.Direction == e.Of, nil
 	case ruleset.Protocol:
@@ -194,6 +197,8 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		w.result.Masquerade = true
 		w.packet.Source = p.Address
 		return true, nil
+	case ruleset.KeepSource:
+		return p.Source.Is4() == (e.Field == ruleset.IPSource), nil
 	case ruleset.SourceNAT:
 		w.result.Masquerade = true
 		w.packet.Source = e.To
