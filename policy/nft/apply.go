@@ -12,8 +12,9 @@ import (
 // errUnread is what Apply says when it does not know the table: at first, and after an error.
 var errUnread = errors.New("the table must be read first")
 
-// Apply writes a transaction: at once if it fits one batch, else in the order of stages. An empty one writes
-// nothing. After an error nothing, or of a cut transaction a part, has been written: read, compare, apply again.
+// Apply writes a transaction: at once if it fits one batch, or would without its new sets, which then come before it;
+// else in the order of stages. An empty one writes nothing. After an error nothing, or of a cut transaction a part, has
+// been written: read, compare, apply again.
 func (t *Table) Apply(ctx context.Context, tx ruleset.Transaction) error {
 	if tx.Empty() {
 		return nil
@@ -46,6 +47,16 @@ func (t *Table) apply(ctx context.Context, tx ruleset.Transaction) error {
 	}
 	if sizeOf(tx) <= t.limit {
 		return w.whole(ctx, tx)
+	}
+	// A table that is replaced must begin with the chains that close it.
+	if first, rest := prefill(tx); !t.replace && sizeOf(rest) <= t.limit {
+		if err := w.stage(ctx, first); err != nil {
+			return err
+		}
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+		return w.whole(ctx, rest)
 	}
 	for _, s := range stages(tx, t.sets) {
 		if err := w.stage(ctx, s); err != nil {
