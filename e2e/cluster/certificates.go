@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -89,13 +90,21 @@ func (c *Cluster) writeKubeconfigs(ca authority) error {
 	for _, n := range c.Members {
 		clients[c.kubeconfig(n.Name)] = subject{user: "system:node:" + n.Name, groups: []string{"system:nodes"}}
 	}
-	encode := base64.StdEncoding.EncodeToString
 	for path, who := range clients {
-		p, err := ca.issue(who)
-		if err != nil {
+		if err := c.writeKubeconfig(ca, path, who); err != nil {
 			return err
 		}
-		content := fmt.Sprintf(`apiVersion: v1
+	}
+	return nil
+}
+
+func (c *Cluster) writeKubeconfig(ca authority, path string, who subject) error {
+	p, err := ca.issue(who)
+	if err != nil {
+		return err
+	}
+	encode := base64.StdEncoding.EncodeToString
+	content := fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters:
 - {name: %[1]s, cluster: {server: "https://%[2]s", certificate-authority-data: %[3]s}}
@@ -105,11 +114,26 @@ contexts:
 - {name: %[1]s, context: {cluster: %[1]s, user: %[6]q}}
 current-context: %[1]s
 `, c.Name, netip.AddrPortFrom(c.apiAddress(), apiPort), encode(pemCert(ca.cert.Raw)), encode(p.cert), encode(p.key), who.user)
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			return err
-		}
+	return os.WriteFile(path, []byte(content), 0o600)
+}
+
+// KubeletConfig returns the path of a kubeconfig with the certificate of a node's kubelet, which it issues if the cluster
+// has no node of that name.
+func (c *Cluster) KubeletConfig(node string) (string, error) {
+	path := c.kubeconfig(node)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
 	}
-	return nil
+	ca, err := tls.LoadX509KeyPair(filepath.Join(c.pkiDir(), "ca.crt"), filepath.Join(c.pkiDir(), "ca.key"))
+	if err != nil {
+		return "", fmt.Errorf("read the authority of cluster %s: %w", c.Name, err)
+	}
+	key, ok := ca.PrivateKey.(crypto.Signer)
+	if !ok {
+		return "", fmt.Errorf("the key of cluster %s's authority cannot sign", c.Name)
+	}
+	who := subject{user: "system:node:" + node, groups: []string{"system:nodes"}}
+	return path, c.writeKubeconfig(authority{cert: ca.Leaf, key: key}, path, who)
 }
 
 func (c *Cluster) kubeconfig(name string) string { return filepath.Join(c.pkiDir(), name+".conf") }
