@@ -7,12 +7,14 @@ import (
 	"time"
 )
 
-// Compute returns the mesh that this node should be part of.
+// Compute returns the mesh that this node should be part of. The nodes' CIDRs are as Grant gave them.
 func Compute(local Local, nodes []Node, claims []Claim, paths map[string]Path) (Mesh, []Problem) {
 	c := newComputation(local, nodes, claims)
 	c.paths = paths
-	for i := range c.nodes {
-		c.allot(&c.nodes[i])
+	for _, n := range c.nodes {
+		for _, cidr := range n.PodCIDRs {
+			c.grants.add(cidr, n.Name)
+		}
 	}
 	c.addSelf()
 	for i := range c.nodes {
@@ -32,7 +34,6 @@ type computation struct {
 	claims   map[string]Claim
 	paths    map[string]Path
 	grants   grants
-	granted  map[string][]netip.Prefix
 	keys     map[Key]string
 	outer    Family
 	mesh     Mesh
@@ -41,11 +42,10 @@ type computation struct {
 
 func newComputation(local Local, nodes []Node, claims []Claim) *computation {
 	c := &computation{
-		local:   local,
-		nodes:   slices.Clone(nodes),
-		claims:  make(map[string]Claim, len(claims)),
-		granted: make(map[string][]netip.Prefix, len(nodes)),
-		keys:    make(map[Key]string, len(nodes)),
+		local:  local,
+		nodes:  slices.Clone(nodes),
+		claims: make(map[string]Claim, len(claims)),
+		keys:   make(map[Key]string, len(nodes)),
 	}
 	slices.SortFunc(c.nodes, func(a, b Node) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
@@ -78,34 +78,6 @@ func (c *computation) underlayFamily() Family {
 	return IPv4
 }
 
-// allot grants a node those of its CIDRs that nobody before it holds.
-func (c *computation) allot(n *Node) {
-	for _, cidr := range n.PodCIDRs {
-		cidr = cidr.Masked()
-		if holder, taken := c.grants.holder(cidr); taken {
-			c.problems.add(CIDRTaken, n.Name, "pod CIDR %s refused: node %s holds %s", cidr, holder.node, holder.cidr)
-			continue
-		}
-		if addr, covers := c.covered(cidr, n); covers {
-			c.problems.add(CIDRCoversNodes, n.Name, "pod CIDR %s refused: it covers node address %s", cidr, addr)
-			continue
-		}
-		c.grants.add(cidr, n.Name)
-		c.granted[n.Name] = append(c.granted[n.Name], cidr)
-	}
-}
-
-// covered finds an address inside a node's CIDR that must stay outside of the tunnel: this node's, or that node's own.
-// What a third node says of its addresses takes no CIDR from anybody.
-func (c *computation) covered(cidr netip.Prefix, n *Node) (netip.Addr, bool) {
-	all := slices.Concat(c.own, n.Underlay())
-	i := slices.IndexFunc(all, cidr.Contains)
-	if i < 0 {
-		return netip.Addr{}, false
-	}
-	return all[i], true
-}
-
 func (c *computation) addSelf() {
 	for i := range c.mesh.Lanes {
 		c.mesh.Lanes[i] = Lane{
@@ -124,7 +96,7 @@ func (c *computation) addSelf() {
 	if c.claims[self.Name].Keys != c.local.Keys {
 		c.problems.add(OwnKeyDiffers, self.Name, "this node's published claim is not its own yet")
 	}
-	own := c.granted[self.Name]
+	own := self.PodCIDRs
 	if len(own) == 0 {
 		c.problems.add(NoPodCIDR, self.Name, "no pod CIDR yet")
 	}
@@ -153,7 +125,7 @@ func hasIPv6(cidrs []netip.Prefix) bool {
 // no usable key: without a peer the device refuses the packets, and nothing
 // takes the way out in clear.
 func (c *computation) addRemote(n *Node) {
-	for _, cidr := range c.granted[n.Name] {
+	for _, cidr := range n.PodCIDRs {
 		c.addRoute(cidr, c.paths[n.Name].Lane)
 	}
 	addresses := c.addresses(n)
@@ -173,7 +145,7 @@ func (c *computation) addRemote(n *Node) {
 			Name:       n.Name,
 			Key:        key,
 			Endpoint:   onLane(endpoint, lane),
-			AllowedIPs: slices.Clone(c.granted[n.Name]),
+			AllowedIPs: slices.Clone(n.PodCIDRs),
 			Keepalive:  c.keepalive(n.Name, lane),
 			Preshared:  c.paths[n.Name].Preshared[lane],
 		})

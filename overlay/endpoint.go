@@ -3,22 +3,15 @@ package overlay
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // The highest port that leaves one for each lane.
 const maxPort = 1<<16 - Lanes
 
-// addresses are those of the node's that WireGuard's packets may be sent to.
+// addresses are those of the node's that WireGuard's packets may be sent to. Grant reports the others.
 func (c *computation) addresses(n *Node) []netip.Addr {
-	var out []netip.Addr
-	for _, addr := range n.Underlay() {
-		if why := c.unfit(addr); why != "" {
-			c.problems.add(AddressRefused, n.Name, "node address %s refused: %s", addr, why)
-			continue
-		}
-		out = append(out, addr)
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(n.Underlay()), func(addr netip.Addr) bool { return c.unfit(addr) != "" })
 }
 
 // unfit says why WireGuard's packets must not be sent to an address; nothing: they may. The routes of pod CIDRs lead

@@ -2,8 +2,9 @@
 //
 // Input: what this node is (Local), what the API server says of all nodes (Node),
 // what each says of itself (Claim), signed and judged by a Ledger, and how this node
-// sends to them (Path). Output of Compute: the Mesh this node's kernel should hold,
-// and the Problems met on the way. Diff turns the Mesh the kernel has and the Mesh it
+// sends to them (Path). Grant turns what Node objects ask for into what their nodes
+// may have, within Bounds. Output of Compute, which takes nodes as granted: the Mesh
+// this node's kernel should hold, and the Problems met on the way. Diff turns the Mesh the kernel has and the Mesh it
 // should have into a Plan of minimal, ordered steps.
 //
 // The mesh has two lanes: WireGuard devices with keys of their own. Every node is a
@@ -11,7 +12,7 @@
 // route alone. So the keys of a lane that nobody sends on can change without loss.
 //
 // Invariants:
-//   - Allowed IPs and routes come from Node.PodCIDRs alone. A claim gives a peer
+//   - Allowed IPs and routes come from Node.PodCIDRs alone, which Grant alone fills. A claim gives a peer
 //     its keys and endpoints, and nothing of another node: it holds only if it
 //     verifies with the signing key that the Node object names, is of the highest
 //     epoch seen, and proves that the node holds its WireGuard keys.
@@ -59,16 +60,15 @@ type Node struct {
 	Name        string
 	UID         string
 	Created     time.Time
-	PodCIDRs    []netip.Prefix
+	Requested   []netip.Prefix // spec.podCIDRs, a claim: only Grant reads it
+	PodCIDRs    []netip.Prefix // those of Requested that Grant gave
 	InternalIPs []netip.Addr
-	ExternalIPs []netip.Addr // this and Labels are for policies: the mesh does not look at them
+	ExternalIPs []netip.Addr
+	Addresses   []netip.Addr // those of both that Grant lets policies know the node by; this and Labels are for policies alone
 	Labels      map[string]string
 	SigningKey  string
 	Claim       string
 }
-
-// Addresses are all that policies know a node by.
-func (n Node) Addresses() []netip.Addr { return slices.Concat(n.InternalIPs, n.ExternalIPs) }
 
 // maxAddresses bounds what one Node costs those who look for it.
 const maxAddresses = 8

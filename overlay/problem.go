@@ -9,11 +9,12 @@ import (
 // ProblemKind names a cause, for counting.
 type ProblemKind string
 
-// What Compute can find wrong. None stops it: the offending part is left out.
+// What Grant and Compute can find wrong. None stops it: the offending part is left out.
 const (
 	OwnNodeMissing   ProblemKind = "own-node-missing"
 	OwnKeyDiffers    ProblemKind = "own-key-differs"
 	NoPodCIDR        ProblemKind = "no-pod-cidr"
+	CIDRRefused      ProblemKind = "cidr-refused"
 	CIDRTaken        ProblemKind = "cidr-taken"
 	CIDRCoversNodes  ProblemKind = "cidr-covers-nodes"
 	AddressRefused   ProblemKind = "address-refused"

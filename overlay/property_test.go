@@ -20,10 +20,10 @@ func randomNodes(r *rand.Rand) ([]Node, []Claim) {
 		}
 		n := Node{Name: name, Created: time.Unix(int64(r.IntN(3)), 0), InternalIPs: addrs(fmt.Sprintf("172.18.0.%d", r.IntN(9)+1))}
 		for range r.IntN(4) {
-			n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/%d", r.IntN(6), 22+r.IntN(3))).Masked())
+			n.Requested = append(n.Requested, netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/%d", r.IntN(6), 22+r.IntN(3))).Masked())
 		}
 		if r.IntN(3) > 0 {
-			n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", r.IntN(6))))
+			n.Requested = append(n.Requested, netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", r.IntN(6))))
 		}
 		nodes = append(nodes, n)
 		if r.IntN(6) > 0 {
@@ -34,7 +34,7 @@ func randomNodes(r *rand.Rand) ([]Node, []Claim) {
 			claims = append(claims, c)
 		}
 	}
-	return nodes, claims
+	return Grant(Bounds{Self: "a"}, nodes, nil).Nodes, claims
 }
 
 func randomPaths(r *rand.Rand) map[string]Path {

@@ -48,7 +48,8 @@ type agent struct {
 	speaker    *speaker
 	notary     *notary
 	secret     *gossipKeys
-	known      knownNodes
+	known      *knownNodes
+	bounds     *bounds
 	admission  *admissionCheck
 	device     *wireguard.Device
 	links      *veth.Links
@@ -96,6 +97,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"publish claim":          a.publish,
 		"remember mesh":          a.remember,
 		"check admission":        a.checkAdmission,
+		"learn bounds":           a.learnBounds,
 		"gather input":           a.gather,
 		"keep mesh":              a.keepMesh,
 		"serve":                  a.serve,
@@ -226,7 +228,8 @@ func (a *agent) openCluster() error {
 		return err
 	}
 	remembered := a.recall()
-	a.known = knownNodes{live: a.nodes, remembered: remembered.Nodes}
+	a.bounds = newBounds(a.log, a.node, a.cfg.PodCIDRs)
+	a.known = newKnownNodes(a.nodes, remembered.Nodes, a.bounds.Get)
 	a.admission = &admissionCheck{log: a.log, client: a.client}
 	a.secret = newGossipKeys(a.log, a.client, namespace(), remembered.GossipKeys)
 	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
@@ -300,8 +303,12 @@ func (a *agent) policyChanged(c policykube.Change) {
 	})
 }
 
-// nodesChanged hands the nodes to all who need them: guard and masquerading, addresses for pods, key publishing.
+// nodesChanged hands the nodes, as granted, to all who need them: guard and masquerading, addresses for pods, key
+// publishing.
 func (a *agent) nodesChanged(nodes []overlay.Node) {
+	for _, p := range a.bounds.news(a.known.Grants().Problems) {
+		a.log.Warn("node is refused what it asks for", "kind", p.Kind, "node", p.Node, "problem", p.Detail)
+	}
 	n := network(a.node, nodes, a.cfg.NonMasqueradeCIDRs)
 	n.Ports = ruleset.Ports{
 		Gossip: a.cfg.Gossip.Port, WireGuard: a.cfg.WireGuard.Port, Probe: a.cfg.Probe.Port, Announce: a.cfg.Announce.Port,
@@ -309,7 +316,8 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 	if !a.cfg.Masquerade {
 		n.NoMasquerade = everywhere()
 	}
-	a.enforcer.Update(func(r *ruleset.Compiler) { r.SetNetwork(a.vacated.keep(n, time.Now())) })
+	fits := func(cidr netip.Prefix) bool { return a.bounds.Get().Fits(cidr, nodes) }
+	a.enforcer.Update(func(r *ruleset.Compiler) { r.SetNetwork(a.vacated.keep(n, time.Now(), fits)) })
 	for _, node := range n.Nodes {
 		if node.Name != a.node {
 			continue

@@ -50,8 +50,8 @@ var leaks = []struct {
 	}, false},
 	{"Node deleted", func(t *tunnel, n *tunnelNode) error {
 		var gone vacated
-		gone.keep(t.network(), time.Now())
-		left := gone.keep(network(n.api.Name, []overlay.Node{n.api}, nil), time.Now())
+		gone.keep(t.network(), time.Now(), anyCIDR)
+		left := gone.keep(network(n.api.Name, []overlay.Node{n.api}, nil), time.Now(), anyCIDR)
 		if err := n.load(t.Context(), t.guards(left)); err != nil {
 			return err
 		}

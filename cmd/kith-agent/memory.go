@@ -5,6 +5,7 @@ import (
 	"context"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/kithnet/kith/overlay"
@@ -13,26 +14,43 @@ import (
 )
 
 // knownNodes are those that the API server lists or, as long as it has not answered since this agent started, those
-// that were remembered.
+// that were remembered: with what they are granted, never with what they ask for.
 type knownNodes struct {
 	live       *overlaykube.Nodes
 	remembered []overlay.Node
+	bounds     func() overlay.Bounds
+
+	mu      sync.Mutex
+	granted []overlay.Node // at the last look
 }
 
-func (k knownNodes) List() []overlay.Node {
+func newKnownNodes(live *overlaykube.Nodes, remembered []overlay.Node, bounds func() overlay.Bounds) *knownNodes {
+	return &knownNodes{live: live, remembered: remembered, bounds: bounds, granted: remembered}
+}
+
+// List returns all nodes, with their grants.
+func (k *knownNodes) List() []overlay.Node { return k.Grants().Nodes }
+
+// Grants returns all nodes with what they are granted, and what was refused.
+func (k *knownNodes) Grants() overlay.Grants {
+	nodes := k.remembered
 	if k.live.HasSynced() {
-		return k.live.List()
+		nodes = k.live.List()
 	}
-	return k.remembered
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g := overlay.Grant(k.bounds(), nodes, k.granted)
+	k.granted = g.Nodes
+	return g
 }
 
-func (k knownNodes) Changed() <-chan struct{} { return k.live.Changed() }
+func (k *knownNodes) Changed() <-chan struct{} { return k.live.Changed() }
 
 // answerLimit is how long an agent that remembers waits for the API server.
 const answerLimit = 5 * time.Second
 
 // await returns when nodes are known.
-func (k knownNodes) await(ctx context.Context) error {
+func (k *knownNodes) await(ctx context.Context) error {
 	if len(k.remembered) == 0 {
 		return k.live.WaitSynced(ctx)
 	}

@@ -38,7 +38,7 @@ func TestNodesAreRememberedUntilTheAPIServerAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := knownNodes{live: live, remembered: testNodes}
+	known := newKnownNodes(live, testNodes, func() overlay.Bounds { return overlay.Bounds{Self: "n1"} })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- live.Run(ctx) }()
@@ -94,7 +94,7 @@ func rememberer(t *testing.T, n *laneNode) *agent {
 		log: log, node: n.node.Name, folder: n.folder, notary: newNotary(log, 7946), nodes: live, memorable: make(chan struct{}, 1),
 		secret: newGossipKeys(log, nil, "", [][]byte{{1}}),
 	}
-	a.known = knownNodes{live: live, remembered: a.recall().Nodes}
+	a.known = newKnownNodes(live, a.recall().Nodes, func() overlay.Bounds { return overlay.Bounds{Self: n.node.Name} })
 	return a
 }
 

@@ -237,7 +237,7 @@ func network(self string, nodes []overlay.Node, noMasquerade []netip.Prefix) rul
 	for _, node := range nodes {
 		n.Nodes = append(n.Nodes, policy.Node{
 			Name: node.Name, Labels: node.Labels, PodCIDRs: node.PodCIDRs,
-			Addresses: node.Addresses(), Mesh: overlay.MeshAddresses(node.PodCIDRs),
+			Addresses: node.Addresses, Mesh: overlay.MeshAddresses(node.PodCIDRs),
 		})
 	}
 	return n

@@ -97,8 +97,8 @@ func (f fakeDevice) Apply(_ context.Context, p overlay.Plan) error {
 var (
 	testKeys  = [overlay.Lanes]overlay.Key{{1}, {11}}
 	testNodes = []overlay.Node{
-		{Name: "n1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"), InternalIPs: addrs("192.0.2.1")},
-		{Name: "n2", PodCIDRs: prefixes("10.244.2.0/24"), InternalIPs: addrs("192.0.2.2")},
+		{Name: "n1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"), InternalIPs: addrs("192.0.2.1"), Addresses: addrs("192.0.2.1")},
+		{Name: "n2", PodCIDRs: prefixes("10.244.2.0/24"), InternalIPs: addrs("192.0.2.2"), Addresses: addrs("192.0.2.2")},
 	}
 )
 
@@ -269,7 +269,7 @@ func TestNodeIsTheSameOffline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	online := network("n1", []overlay.Node{overlaykube.Node(&node)}, nil).Nodes
+	online := network("n1", overlay.Grant(overlay.Bounds{}, []overlay.Node{overlaykube.Node(&node)}, nil).Nodes, nil).Nodes
 	if diff := cmp.Diff(online, offline.Cluster.Nodes, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" || len(online[0].Addresses) != 3 {
 		t.Errorf("the agent knows it by %v (-agent +offline):\n%s", online[0].Addresses, diff)
 	}

@@ -32,12 +32,22 @@ func (a *agent) waitsFor() []string {
 	select {
 	case <-a.meshed:
 		if m := a.mesher.State(); !m.Up {
-			reasons = append(reasons, "mesh is not up: "+cmp.Or(m.Error, "waits for this node's pod CIDR (does the controller manager allocate node CIDRs?)"))
+			reasons = append(reasons, "mesh is not up: "+cmp.Or(m.Error, a.refusedCIDR(), "waits for this node's pod CIDR (does the controller manager allocate node CIDRs?)"))
 		}
 	default:
 		reasons = append(reasons, "mesh is not up: waits for this node's address and the gossip key")
 	}
 	return reasons
+}
+
+// refusedCIDR says why this node was refused a pod CIDR, if it was.
+func (a *agent) refusedCIDR() string {
+	for _, p := range a.known.Grants().Problems {
+		if p.Node == a.node && p.Kind != overlay.AddressRefused {
+			return p.Detail
+		}
+	}
+	return ""
 }
 
 func (a *agent) statusHandler() http.Handler {
@@ -57,6 +67,9 @@ func (a *agent) report(ctx context.Context) status.Report {
 		Apply: e.Apply, Problems: a.problems.list(),
 	}
 	r.Ready = len(r.Reasons) == 0
+	for _, p := range a.known.Grants().Problems {
+		r.Problems = append(r.Problems, p.String())
+	}
 	a.reportTrust(&r)
 	r.Device = status.Device{
 		Name: ruleset.Devices[0], Kind: string(a.device.Kind()), Port: int(a.cfg.WireGuard.Port), PublicKey: a.public()[0].String(),

@@ -134,7 +134,7 @@ func (t *tunnel) newNode(number int) *tunnelNode {
 	n.api = overlay.Node{
 		Name:        fmt.Sprintf("node%d", number),
 		PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", number), fmt.Sprintf("fd00:244:%d::/64", number)),
-		InternalIPs: cableEnds(number)[:1],
+		InternalIPs: cableEnds(number)[:1], Addresses: cableEnds(number)[:1],
 	}
 	n.attachment = cni.NewAttachment(cni.Request{
 		Key: cni.Key{ContainerID: "pod-" + n.api.Name, IfName: "eth0"}, Netns: n.pod.path,

@@ -27,8 +27,9 @@ const (
 	maxVacated = 4096
 )
 
-// keep returns the network with the CIDRs that Nodes have had and have no more.
-func (v *vacated) keep(n ruleset.Network, now time.Time) ruleset.Network {
+// keep returns the network with the CIDRs that Nodes have had and have no more, as long as those fit: one that was
+// granted before it was known whose it is does not stay.
+func (v *vacated) keep(n ruleset.Network, now time.Time, fits func(netip.Prefix) bool) ruleset.Network {
 	var held []netip.Prefix
 	for _, node := range n.Nodes {
 		held = append(held, node.PodCIDRs...)
@@ -39,7 +40,9 @@ func (v *vacated) keep(n ruleset.Network, now time.Time) ruleset.Network {
 			v.gone = append(v.gone, vacancy{cidr, now})
 		}
 	}
-	v.gone = slices.DeleteFunc(v.gone, func(g vacancy) bool { return has[g.cidr] || now.Sub(g.since) >= vacatedFor })
+	v.gone = slices.DeleteFunc(v.gone, func(g vacancy) bool {
+		return has[g.cidr] || now.Sub(g.since) >= vacatedFor || !fits(g.cidr)
+	})
 	v.gone = v.gone[max(0, len(v.gone)-maxVacated):]
 	v.held = held
 	n.Vacated = nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -10,6 +11,8 @@ import (
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/policy/ruleset"
 )
+
+func anyCIDR(netip.Prefix) bool { return true }
 
 // TestVacatedCIDRsStayTheClusters: what a Node had stays the cluster's for an hour, or until it is another's.
 func TestVacatedCIDRsStayTheClusters(t *testing.T) {
@@ -35,7 +38,7 @@ func TestVacatedCIDRsStayTheClusters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var v vacated
 			for i, s := range steps {
-				got := v.keep(network("n1", s.nodes, nil), start.Add(s.after))
+				got := v.keep(network("n1", s.nodes, nil), start.Add(s.after), anyCIDR)
 				if diff := cmp.Diff(s.want, texts(got.Vacated)); diff != "" || len(got.Nodes) != len(s.nodes) {
 					t.Errorf("step %d: %d nodes, vacated (-want +got):\n%s", i, len(got.Nodes), diff)
 				}
@@ -51,7 +54,7 @@ func TestVacatedIsBounded(t *testing.T) {
 	var got ruleset.Network
 	for i := range maxVacated + 2 {
 		node := overlay.Node{Name: "n1", PodCIDRs: prefixes(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))}
-		got = v.keep(network("n1", []overlay.Node{node}, nil), at.Add(time.Duration(i)))
+		got = v.keep(network("n1", []overlay.Node{node}, nil), at.Add(time.Duration(i)), anyCIDR)
 	}
 	if len(got.Vacated) != maxVacated || got.Vacated[0] != prefixes("10.0.1.0/24")[0] {
 		t.Errorf("%d CIDRs from %s on", len(got.Vacated), got.Vacated[0])

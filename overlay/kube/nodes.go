@@ -1,6 +1,7 @@
 // Package kube is the edge between the API server's Node objects and the mesh.
 //
-// Input: a watch of all Nodes. Output: overlay.Node values, and this node's own
+// Input: a watch of all Nodes, and what else says which addresses are the cluster's
+// (ReadCluster). Output: overlay.Node values, and this node's own
 // signing key, claim and digest of enforced policies on its own Node object.
 //
 // Invariants:
@@ -66,6 +67,9 @@ func (n *Nodes) handler() cache.ResourceEventHandler {
 	}
 }
 
+// Touch makes Changed receive, for who learns that the same nodes now mean something else.
+func (n *Nodes) Touch() { n.signal() }
+
 func (n *Nodes) signal() {
 	select {
 	case n.changed <- struct{}{}:
@@ -93,7 +97,7 @@ func (n *Nodes) HasSynced() bool { return n.informer.HasSynced() }
 // Changed receives after List changed. It is for one consumer.
 func (n *Nodes) Changed() <-chan struct{} { return n.changed }
 
-// List returns all nodes. A pod CIDR or address that cannot be read is left out:
+// List returns all nodes, with nothing granted. A pod CIDR or address that cannot be read is left out:
 // the API server refuses such objects, so there is none.
 func (n *Nodes) List() []overlay.Node {
 	objects := n.informer.GetStore().List()

@@ -50,7 +50,7 @@ func TestTranslate(t *testing.T) {
 	}
 	want := overlay.Node{
 		Name: "a", UID: "1", Created: time.Unix(100, 0), SigningKey: "key", Claim: "claim",
-		PodCIDRs:    []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")},
+		Requested:   []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")},
 		InternalIPs: []netip.Addr{netip.MustParseAddr("172.18.0.1"), netip.MustParseAddr("fd00:18::1")},
 		ExternalIPs: []netip.Addr{netip.MustParseAddr("9.9.9.9")}, Labels: map[string]string{"other": "x"},
 	}
@@ -69,7 +69,7 @@ func TestTranslateOldAndBroken(t *testing.T) {
 	n.Spec.PodCIDRs = nil
 	n.Status.Addresses[1].Address = "nonsense"
 	got := Node(n)
-	if len(got.PodCIDRs) != 1 || len(got.InternalIPs) != 1 {
+	if len(got.Requested) != 1 || len(got.InternalIPs) != 1 {
 		t.Errorf("node %+v", got)
 	}
 }

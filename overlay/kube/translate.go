@@ -51,7 +51,7 @@ func numeric(all []corev1.NodeAddress) []corev1.NodeAddress {
 	return out
 }
 
-// Node is the core's view of a Node. Addresses that are none are left out.
+// Node is the core's view of a Node, with nothing granted yet. Addresses that are none are left out.
 func Node(node *corev1.Node) overlay.Node {
 	out := overlay.Node{
 		Name:       node.Name,
@@ -63,7 +63,7 @@ func Node(node *corev1.Node) overlay.Node {
 	}
 	for _, cidr := range podCIDRs(node.Spec) {
 		if prefix, err := netip.ParsePrefix(cidr); err == nil {
-			out.PodCIDRs = append(out.PodCIDRs, prefix.Masked())
+			out.Requested = append(out.Requested, prefix.Masked())
 		}
 	}
 	for _, address := range node.Status.Addresses {

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,4 +55,25 @@ func PathMTU(endpoint netip.AddrPort) (int, error) {
 		return 0, fmt.Errorf("read MTU of way to %s: %w", endpoint, failed)
 	}
 	return mtu, nil
+}
+
+// Gateways are the next hops of this node's own routes. Those of the mesh's routes are none: they have no gateway.
+func Gateways() ([]netip.Addr, error) {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var out []netip.Addr
+	add := func(ip net.IP) {
+		if addr, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(out, addr.Unmap()) {
+			out = append(out, addr.Unmap())
+		}
+	}
+	for _, r := range routes {
+		add(r.Gw)
+		for _, hop := range r.MultiPath {
+			add(hop.Gw)
+		}
+	}
+	return out, nil
 }

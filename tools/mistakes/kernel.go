@@ -87,12 +87,12 @@ func inMeshPorts() []mistake {
 		},
 		{
 			name: "pods reach their node's mesh ports", file: file, tags: inKernel,
-			right: "\t\t\tcall(ownPorts, in(veths), " + ports, wrong: "",
+			right: "\t\tcall(ownPorts, in(veths), " + ports, wrong: "",
 			pkg: pkg, test: test, says: "pod to its node, UDP port 7946: arrives true",
 		},
 		{
 			name: "a node port leads to the mesh's ports", file: file, tags: inKernel,
-			right: "\t\t\tcall(ownPorts, Translated{}, " + ports, wrong: "",
+			right: "\t\tcall(ownPorts, Translated{}, " + ports, wrong: "",
 			pkg: pkg, test: test, says: "stranger by a node port, UDP port 8001: arrives true",
 		},
 		{

@@ -1,33 +1,87 @@
 package main
 
+// inGrants give a node what is another's, or nobody's to give.
+func inGrants() []mistake {
+	const file, pkg = "overlay/grant.go", "./overlay"
+	return []mistake{
+		{
+			name: "another's pod CIDR", file: file,
+			right: "holder, taken := g.granted.holder(cidr); taken", wrong: "holder, taken := g.granted.holder(cidr); taken && false",
+			pkg: pkg, test: "TestNobodyHoldsAnothersAddress",
+		},
+		{
+			name: "a pod CIDR over the nodes' addresses", file: file,
+			right: "elder <= known.node && known.node <= i ||", wrong: "elder == i && known.node == i ||",
+			pkg: pkg, test: "TestCIDRsRefused/172.18.0.3/32",
+		},
+		{
+			name: "a pod CIDR over this node's addresses", file: file,
+			right: "owner.Name == g.bounds.Self {", wrong: "false && owner == nil {",
+			pkg: pkg, test: "TestOwnAddressKeepsOut",
+		},
+		{
+			name: "a node's address takes another's pod CIDR", file: file,
+			right: "g.grant(i, cidr, i)", wrong: "g.grant(i, cidr, 0)",
+			pkg: pkg, test: "TestAddressTakesNoCIDR",
+		},
+		{
+			name: "a newcomer takes what another holds", file: file,
+			right: "a.Created.Compare(b.Created)", wrong: "b.Created.Compare(a.Created)",
+			pkg: pkg, test: "TestOldestKeeps",
+		},
+	}
+}
+
+// inBounds give a node what is outside of the pods' ranges, or let what is refused have its way elsewhere.
+func inBounds() []mistake {
+	const file, pkg = "overlay/grant.go", "./overlay"
+	return []mistake{
+		{
+			name: "a pod CIDR that no node can have", file: file,
+			right: "if cidr.Overlaps(r.Range) {\n\t\t\treturn fmt.Sprintf(\"%s are", wrong: "if false && cidr.Overlaps(r.Range) {\n\t\t\treturn fmt.Sprintf(\"%s are",
+			pkg: pkg, test: "TestCIDRsRefused/127.0.0.0/24",
+		},
+		{
+			name: "a pod CIDR outside of the pods' ranges", file: file,
+			right: "len(b.Within) > 0 &&", wrong: "false &&",
+			pkg: pkg, test: "TestCIDRsRefused/8.8.8.0/24",
+		},
+		{
+			name: "a pod CIDR over the gateway", file: file,
+			right: "if cidr.Overlaps(r.Range) {\n\t\t\treturn fmt.Sprintf(\"it covers", wrong: "if false {\n\t\t\treturn fmt.Sprintf(\"it covers",
+			pkg: pkg, test: "TestCIDRsRefused/172.20.0.0/24",
+		},
+		{
+			name: "a pod CIDR of Services' addresses", file: file,
+			right: "i := slices.IndexFunc(b.Services, cidr.Overlaps); i >= 0", wrong: "i := slices.IndexFunc(b.Services, cidr.Overlaps); i >= 0 && false",
+			pkg: "./cmd/kith-agent", test: "TestNodeTakesNothingByItsCIDRs/10.96.0.10/32",
+		},
+		{
+			name: "another node's address", file: file,
+			right: "if owner == i {\n", wrong: "if owner == i || true {\n",
+			pkg: pkg, test: "TestAddressesRefused",
+		},
+		{
+			name: "guard and addresses for pods by what Nodes ask for", file: "cmd/kith-agent/memory.go",
+			right: "return k.Grants().Nodes }", wrong: "nodes := k.live.List(); for i := range nodes { nodes[i].PodCIDRs = nodes[i].Requested }; return nodes }",
+			pkg: "./cmd/kith-agent", test: "TestNodeTakesNothingByItsCIDRs",
+		},
+		{
+			name: "a refused CIDR stays the cluster's", file: "cmd/kith-agent/vacated.go",
+			right: " || !fits(g.cidr)", wrong: " || false && fits(g.cidr)",
+			pkg: "./cmd/kith-agent", test: "TestRefusedCIDRIsNotVacated",
+		},
+	}
+}
+
 // inMesh give a node what is another's, or leave a way for pods' packets past the mesh.
 func inMesh() []mistake {
 	const file, pkg = "overlay/compute.go", "./overlay"
 	return []mistake{
 		{
-			name: "another's pod CIDR", file: file,
-			right: "holder, taken := c.grants.holder(cidr); taken", wrong: "holder, taken := c.grants.holder(cidr); taken && false",
-			pkg: pkg, test: "TestNobodyHoldsAnothersAddress",
-		},
-		{
-			name: "a pod CIDR over the nodes' own addresses", file: file,
-			right: "addr, covers := c.covered(cidr, n); covers", wrong: "addr, covers := c.covered(cidr, n); covers && false",
-			pkg: pkg, test: "TestComputeProblems/CIDR_of_the_nodes'_network",
-		},
-		{
-			name: "a node's address takes another's pod CIDR", file: file,
-			right: "all := slices.Concat(c.own, n.Underlay())", wrong: "all := slices.Concat(c.own, n.Underlay())\n\tfor i := range c.nodes {\n\t\tall = append(all, c.nodes[i].InternalIPs...)\n\t}",
-			pkg: pkg, test: "TestComputeProblems/address_in_another's_CIDR",
-		},
-		{
 			name: "WireGuard's packets go into the tunnel", file: "overlay/endpoint.go",
 			right: "holder, held := c.grants.holder(netip.PrefixFrom(addr, addr.BitLen())); held", wrong: "holder, held := c.grants.holder(netip.PrefixFrom(addr, addr.BitLen())); held && false",
 			pkg: pkg, test: "TestRefusedEndpoints/in_a_pod_CIDR",
-		},
-		{
-			name: "a newcomer takes what another holds", file: file,
-			right: "a.Created.Compare(b.Created)", wrong: "b.Created.Compare(a.Created)",
-			pkg: pkg, test: "TestComputeFirstComeKeeps",
 		},
 		{
 			name: "another's key", file: file,
@@ -41,7 +95,7 @@ func inMesh() []mistake {
 		},
 		{
 			name: "no way into the device for a node without a key", file: file,
-			right: "for _, cidr := range c.granted[n.Name] {\n\t\tc.addRoute", wrong: "for _, cidr := range c.granted[n.Name] {\n\t\tif _, known := c.claims[n.Name]; !known {\n\t\t\tbreak\n\t\t}\n\t\tc.addRoute",
+			right: "for _, cidr := range n.PodCIDRs {\n\t\tc.addRoute", wrong: "for _, cidr := range n.PodCIDRs {\n\t\tif _, known := c.claims[n.Name]; !known {\n\t\t\tbreak\n\t\t}\n\t\tc.addRoute",
 			pkg: pkg, test: "TestComputeRoutesAwaitTheKey",
 		},
 		{

@@ -31,6 +31,8 @@ type Config struct {
 	Policy    Policy
 	// Masquerade gives pod traffic that leaves the cluster the node's address.
 	Masquerade bool
+	// PodCIDRs are the ranges that every node's pod CIDRs lie in; empty: kubeadm's, where its configuration is there.
+	PodCIDRs []netip.Prefix
 	// NonMasqueradeCIDRs are destinations outside the cluster that see the pod's own address.
 	NonMasqueradeCIDRs []netip.Prefix
 	CNI                CNI

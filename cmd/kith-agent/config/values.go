@@ -49,6 +49,7 @@ func (c *Config) values() map[string]reader {
 		"health.port":              port(&c.Health.Port),
 		"policy.maxElements":       maxElements(&c.Policy.MaxElements),
 		"masquerade":               boolean(&c.Masquerade),
+		"podCIDRs":                 prefixes(&c.PodCIDRs),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
 		"cni.binDir":               folder(&c.CNI.BinDir),
 		"cni.confDir":              folder(&c.CNI.ConfDir),

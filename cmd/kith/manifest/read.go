@@ -325,9 +325,11 @@ func (r *reader) node(at place) {
 			r.address(at, fmt.Sprintf("status.addresses[%d].address", i), a.Address, nil)
 		}
 	}
+	// One manifest does not say which nodes there are: what it asks for is taken as granted.
 	n := overlaykube.Node(&o)
 	r.cluster.Nodes = append(r.cluster.Nodes, policy.Node{
-		Name: n.Name, Labels: n.Labels, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses(), Mesh: overlay.MeshAddresses(n.PodCIDRs),
+		Name: n.Name, Labels: n.Labels, PodCIDRs: n.Requested, Addresses: slices.Concat(n.InternalIPs, n.ExternalIPs),
+		Mesh: overlay.MeshAddresses(n.Requested),
 	})
 }
 
