@@ -16,13 +16,14 @@ func (b Block) Contains(a netip.Addr) bool {
 	return true
 }
 
-// CoversNode says whether the block contains one of the node's addresses: then it stands for the node, also where
-// the node shows its mesh addresses.
-func (b Block) CoversNode(n Node) bool {
+// Behind returns the address by which blocks decide a mesh address of the node: the first of its own of the same family. A
+// mesh address lies in the pods' ranges, of which nobody who writes a block of the nodes' network thinks. A node without an
+// address of the family is decided by the mesh address itself.
+func (n Node) Behind(mesh netip.Addr) netip.Addr {
 	for _, a := range n.Addresses {
-		if b.Contains(a) {
-			return true
+		if a.Is4() == mesh.Is4() {
+			return a
 		}
 	}
-	return false
+	return mesh
 }

@@ -206,17 +206,15 @@ func (c Cluster) maybe(r Rule, e end, f Flow) bool {
 }
 
 // matchPeer: a selector selects pods, by their own labels and their namespace's; an ipBlock (or network) contains
-// addresses, also those of pods, and a node that it covers it covers under its mesh address too. Nodes are matched "on
-// the IPs present in the node.Status.Addresses field", and on their mesh addresses. Domain names mean the addresses that
+// addresses, also those of pods; a node's mesh address stands for the node's own. Nodes are matched "on the IPs present in
+// the node.Status.Addresses field", and on their mesh addresses. Domain names mean the addresses that
 // the subject was told of.
 func (c Cluster) matchPeer(p Policy, peer Peer, e end) bool {
 	switch {
 	case len(peer.Domains) > 0:
 		return c.told(e, peer.Domains)
 	case peer.Block != nil:
-		return peer.Block.Contains(e.otherAddr) || slices.ContainsFunc(c.Nodes, func(n Node) bool {
-			return slices.Contains(n.Mesh, e.otherAddr) && peer.Block.CoversNode(n)
-		})
+		return peer.Block.Contains(c.behind(e.otherAddr))
 	case peer.Nodes != nil:
 		return slices.ContainsFunc(c.Nodes, func(n Node) bool {
 			return n.has(e.otherAddr) && peer.Nodes.Matches(labels.Set(n.Labels))
@@ -230,6 +228,16 @@ func (c Cluster) matchPeer(p Policy, peer Peer, e end) bool {
 	}
 	ns, ok := c.namespace(e.other.Namespace)
 	return ok && selects(peer.Namespaces, ns.LabelSet())
+}
+
+// behind is an address as blocks see it.
+func (c Cluster) behind(a netip.Addr) netip.Addr {
+	for _, n := range c.Nodes {
+		if slices.Contains(n.Mesh, a) {
+			return n.Behind(a)
+		}
+	}
+	return a
 }
 
 // matchPort: a port belongs to the destination, and so does its name, whichever end decides.

@@ -107,6 +107,9 @@ func TestDecide(t *testing.T) {
 		{"other node", []policy.Policy{onBar(t, policy.Ingress)}, "172.18.0.1", "10.244.2.5", identity.TCP, 80, false, policy.Ingress, "coffee/bar is isolated for ingress by coffee/bar and no rule allows it"},
 		{"other node in a block", []policy.Policy{onBar(t, policy.Ingress, all(block("172.18.0.1/32")))}, "172.18.0.1", "10.244.2.5", identity.TCP, 80, true, policy.Ingress, "ingress rule 0 of coffee/bar"},
 		{"its mesh address", []policy.Policy{onBar(t, policy.Ingress, all(block("172.18.0.1/32")))}, "10.244.1.1", "10.244.2.5", identity.TCP, 80, true, policy.Ingress, "ingress rule 0 of coffee/bar"},
+		{"its mesh address, the node in a hole", []policy.Policy{onBar(t, policy.Ingress, all(block("0.0.0.0/0", "172.18.0.0/16")))}, "10.244.1.1", "10.244.2.5", identity.TCP, 80, false, policy.Ingress, "coffee/bar is isolated for ingress by coffee/bar and no rule allows it"},
+		{"its mesh address in a block of pods", []policy.Policy{onBar(t, policy.Ingress, all(block("10.244.0.0/16")))}, "10.244.1.1", "10.244.2.5", identity.TCP, 80, false, policy.Ingress, "coffee/bar is isolated for ingress by coffee/bar and no rule allows it"},
+		{"to a mesh address, the node in a hole", []policy.Policy{onBar(t, policy.Egress, all(block("0.0.0.0/0", "172.18.0.0/16")))}, "10.244.2.5", "10.244.1.1", identity.TCP, 10250, false, policy.Egress, "coffee/bar is isolated for egress by coffee/bar and no rule allows it"},
 		{"not a pod", []policy.Policy{onBar(t, policy.Ingress)}, "10.244.2.5", "203.0.113.7", identity.TCP, 80, true, policy.Ingress, "203.0.113.7 is not a pod: no policy applies"},
 	}
 	for _, tt := range tests {

@@ -74,11 +74,8 @@ func subtract(r addrRange, holes []addrRange) []addrRange {
 	return append(out, r)
 }
 
-// peerRanges is the addresses of a peer that is a block or nodes.
-func peerRanges(p policy.Peer, nodes []policy.Node) []addrRange {
-	if p.Block != nil {
-		return blockRanges(*p.Block, nodes)
-	}
+// nodeRanges is the addresses of the nodes that a peer selects.
+func nodeRanges(p policy.Peer, nodes []policy.Node) []addrRange {
 	var out []addrRange
 	for _, n := range nodes {
 		if p.Nodes.Matches(labels.Set(n.Labels)) {
@@ -90,8 +87,8 @@ func peerRanges(p policy.Peer, nodes []policy.Node) []addrRange {
 	return out
 }
 
-// blockRanges is a block without its holes, and the mesh addresses of the nodes that it covers.
-func blockRanges(b policy.Block, nodes []policy.Node) []addrRange {
+// blockRanges is a block without its holes.
+func blockRanges(b policy.Block) []addrRange {
 	if !b.CIDR.IsValid() {
 		return nil
 	}
@@ -99,15 +96,31 @@ func blockRanges(b policy.Block, nodes []policy.Node) []addrRange {
 	for i, e := range b.Except {
 		holes[i] = prefixRange(e)
 	}
-	out := subtract(prefixRange(b.CIDR), holes)
+	return subtract(prefixRange(b.CIDR), holes)
+}
+
+// withNodes puts the nodes' mesh addresses into the ranges of blocks, which are merged, or takes them out, as the nodes' own
+// addresses are.
+func withNodes(blocks []addrRange, nodes []policy.Node) []addrRange {
+	var in, out []addrRange
 	for _, n := range nodes {
-		if b.CoversNode(n) {
-			for _, a := range n.Mesh {
-				out = append(out, addrRange{a, a})
+		for _, mesh := range n.Mesh {
+			covered, contained := within(blocks, n.Behind(mesh)), within(blocks, mesh)
+			switch {
+			case covered && !contained:
+				in = append(in, addrRange{mesh, mesh})
+			case contained && !covered:
+				out = append(out, addrRange{mesh, mesh})
 			}
 		}
 	}
-	return out
+	if len(out) == 0 {
+		return append(blocks, in...)
+	}
+	for _, r := range blocks {
+		in = append(in, subtract(r, out)...)
+	}
+	return in
 }
 
 // box is addresses and ports of a protocol: an element of an interval set over both.

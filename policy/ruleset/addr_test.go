@@ -33,22 +33,25 @@ func TestBlockRanges(t *testing.T) {
 		except []string
 		want   []string
 	}{
-		{"plain", "10.0.0.0/8", nil, []string{"10.0.0.0-10.255.255.255"}},
-		{"host bits are not looked at", "10.1.2.3/8", nil, []string{"10.0.0.0-10.255.255.255"}},
-		{"hole", "10.0.0.0/8", []string{"10.1.0.0/16"}, []string{"10.0.0.0-10.0.255.255", "10.2.0.0-10.255.255.255"}},
-		{"hole at the start", "10.0.0.0/8", []string{"10.0.0.0/9"}, []string{"10.128.0.0-10.255.255.255"}},
-		{"hole in a hole", "10.0.0.0/8", []string{"10.0.0.0/9", "10.1.0.0/16"}, []string{"10.128.0.0-10.255.255.255"}},
-		{"all hole", "10.0.0.0/8", []string{"10.0.0.0/9", "10.128.0.0/9"}, nil},
-		{"everything", "0.0.0.0/0", []string{"172.18.0.0/16"}, []string{"0.0.0.0-172.17.255.255", "172.19.0.0-255.255.255.255"}},
+		{"plain", "11.0.0.0/8", nil, []string{"11.0.0.0-11.255.255.255"}},
+		{"host bits are not looked at", "11.1.2.3/8", nil, []string{"11.0.0.0-11.255.255.255"}},
+		{"hole", "11.0.0.0/8", []string{"11.1.0.0/16"}, []string{"11.0.0.0-11.0.255.255", "11.2.0.0-11.255.255.255"}},
+		{"hole at the start", "11.0.0.0/8", []string{"11.0.0.0/9"}, []string{"11.128.0.0-11.255.255.255"}},
+		{"hole in a hole", "11.0.0.0/8", []string{"11.0.0.0/9", "11.1.0.0/16"}, []string{"11.128.0.0-11.255.255.255"}},
+		{"all hole", "11.0.0.0/8", []string{"11.0.0.0/9", "11.128.0.0/9"}, nil},
+		{"everything", "0.0.0.0/0", []string{"172.18.0.0/16"}, 
+			[]string{"0.0.0.0-10.244.1.0", "10.244.1.2-10.244.2.0", "10.244.2.2-172.17.255.255", "172.19.0.0-255.255.255.255"}},
 		{"hole at the end", "255.0.0.0/8", []string{"255.255.0.0/16"}, []string{"255.0.0.0-255.254.255.255"}},
 		{"other family", "fd00::/8", []string{"10.0.0.0/8"}, []string{"fd00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}},
-		{"a node", "172.18.0.3/32", nil, []string{"10.244.2.1-10.244.2.1", "172.18.0.3-172.18.0.3", "fd00:2::1-fd00:2::1"}},
-		{"not the node in the hole", "172.18.0.2/31", []string{"172.18.0.2/32"}, []string{"10.244.2.1-10.244.2.1", "172.18.0.3-172.18.0.3", "fd00:2::1-fd00:2::1"}},
+		{"a node", "172.18.0.3/32", nil, []string{"10.244.2.1-10.244.2.1", "172.18.0.3-172.18.0.3"}},
+		{"the pods' range", "10.244.0.0/16", nil, []string{"10.244.0.0-10.244.1.0", "10.244.1.2-10.244.2.0", "10.244.2.2-10.244.255.255"}},
+		{"a family that the nodes themselves do not have", "fd00:2::/64", nil, []string{"fd00:2::-fd00:2::ffff:ffff:ffff:ffff"}},
+		{"not the node in the hole", "172.18.0.2/31", []string{"172.18.0.2/32"}, []string{"10.244.2.1-10.244.2.1", "172.18.0.3-172.18.0.3"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := policy.Block{CIDR: netip.MustParsePrefix(tt.cidr), Except: prefixes(tt.except...)}
-			if d := cmp.Diff(tt.want, texts(mergeRanges(blockRanges(b, nodes)))); d != "" {
+			if d := cmp.Diff(tt.want, texts(mergeRanges(withNodes(mergeRanges(blockRanges(b)), nodes)))); d != "" {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 		})

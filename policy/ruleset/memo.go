@@ -31,13 +31,19 @@ func (c *Compiler) ranged(peers []policy.Peer) ranged {
 	if known, ok := c.dirty.memo.ranges[at]; ok {
 		return known
 	}
-	var ranges []addrRange
+	var blocks, nodes []addrRange
 	for _, peer := range peers {
-		if peer.Block != nil || peer.Nodes != nil {
-			ranges = append(ranges, peerRanges(peer, c.network.Nodes)...)
+		switch {
+		case peer.Block != nil:
+			blocks = append(blocks, blockRanges(*peer.Block)...)
+		case peer.Nodes != nil:
+			nodes = append(nodes, nodeRanges(peer, c.network.Nodes)...)
 		}
 	}
-	r := makeRanged(ranges)
+	if len(blocks) > 0 {
+		blocks = withNodes(mergeRanges(blocks), c.network.Nodes)
+	}
+	r := makeRanged(append(blocks, nodes...))
 	c.dirty.memo.ranges[at] = r
 	return r
 }

@@ -15,6 +15,11 @@ func inLists() []mistake {
 			pkg: pkg, test: "TestPolicyCostsItsSum", says: "identities and ports",
 		},
 		{
+			name: "a block has nodes in it that it excepts", file: "policy/ruleset/addr.go",
+			right: "case contained && !covered:", wrong: "case contained && !covered && false:",
+			pkg: pkg, test: "TestBlockRanges/everything",
+		},
+		{
 			name: "two lists with one hash", file: "policy/ruleset/list.go",
 			right: "slices.Equal(c.lists[name].keys, keys)", wrong: "slices.Equal(keys, keys)",
 			pkg: pkg, test: "TestHashesMayMeet",
