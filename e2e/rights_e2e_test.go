@@ -20,12 +20,7 @@ func TestAgentRights(t *testing.T) {
 	config := agentConfig(ctx, t, "--bound-object-kind", "Pod", "--bound-object-name", pod)
 	unbound := agentConfig(ctx, t)
 	annotate := func(node, key, value string) []string { return merge(node, `{"annotations":{"`+key+`":`+value+`}}`) }
-	tests := []struct {
-		name   string
-		config string
-		args   []string
-		denied string
-	}{
+	tests := []right{
 		{"own annotation", config, annotate(own, "kith.network/test", `"1"`), ""},
 		{"own annotation away", config, annotate(own, "kith.network/test", "null"), ""},
 		{"another node", config, annotate(other, "kith.network/test", `"1"`), "the Node that it runs on"},
@@ -47,6 +42,61 @@ func TestAgentRights(t *testing.T) {
 		{"change cluster policies", config, []string{"auth", "can-i", "patch", "clusternetworkpolicies.policy.networking.k8s.io"}, "no"},
 		{"exec", config, []string{"auth", "can-i", "create", "pods/exec", "-A"}, "no"},
 	}
+	tryRights(ctx, t, tests)
+}
+
+// right is what somebody tries, and a part of what must refuse it.
+type right struct {
+	name   string
+	config string
+	args   []string
+	denied string
+}
+
+// TestNodesAnnotationsAreTheirAgents: nobody else who may write Nodes changes what a node says of itself, nor does a kubelet
+// choose its pod CIDRs; what kubelets and administrators otherwise write, they go on writing.
+func TestNodesAnnotationsAreTheirAgents(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	own, _, other := agentOfOneNode(ctx, t)
+	kubelet, err := shared.KubeletConfig(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := shared.KubeletConfig("not-there")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := shared.Kubeconfig()
+	node := func(fields string) string {
+		path := filepath.Join(t.TempDir(), "node")
+		if err := os.WriteFile(path, []byte(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"not-there"`+fields+`}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const agents, claim = "its own Kith agent's", `{"annotations":{"kith.network/claim":"x"}}`
+	const breaks = "--as-group=kith:break-glass"
+	tryRights(ctx, t, []right{
+		{"an administrator", admin, merge(other, claim), agents},
+		{"an administrator takes one away", admin, merge(other, `{"annotations":{"kith.network/signing-public-key":null}}`), agents},
+		{"by status", admin, append(merge(other, claim), "--subresource=status"), agents},
+		{"breaking the glass", admin, append(merge(other, `{"annotations":{"kith.network/test":"1"}}`), "--as=somebody", "--as-group=system:masters", breaks), ""},
+		{"and mending it", admin, append(merge(other, `{"annotations":{"kith.network/test":null}}`), "--as=somebody", "--as-group=system:masters", breaks), ""},
+		{"breaking the glass needs rights to Nodes", admin, append(merge(other, claim), "--as=somebody", breaks), "cannot patch"},
+		{"its kubelet", kubelet, merge(own, claim), agents},
+		{"a new Node with a claim", stranger, []string{"create", "-f", node(`,"annotations":{"kith.network/claim":"x"}}`)}, agents},
+		{"a new Node with a pod CIDR", stranger, []string{"create", "-f", node(`},"spec":{"podCIDR":"198.51.100.0/24","podCIDRs":["198.51.100.0/24"]}`)}, "choose its own pod CIDRs"},
+		{"a new Node with a pod CIDR in the old field", stranger, []string{"create", "-f", node(`},"spec":{"podCIDR":"198.51.100.0/24"}`)}, "choose its own pod CIDRs"},
+		{"a new Node", stranger, []string{"create", "--dry-run=server", "-f", node(`}`)}, ""},
+		{"a kubelet's annotation", kubelet, merge(own, `{"annotations":{"example.com/test":"1"}}`), ""},
+		{"and away", kubelet, merge(own, `{"annotations":{"example.com/test":null}}`), ""},
+		{"an administrator's label", admin, merge(other, `{"labels":{"example.com/test":null}}`), ""},
+	})
+}
+
+func tryRights(ctx context.Context, t *testing.T, tests []right) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			out, err := shared.Kubectl(ctx, append([]string{"--kubeconfig", tt.config}, tt.args...)...)
