@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -35,12 +36,13 @@ type attackedPod struct {
 }
 
 // TestAttacks: what a kubelet's certificate, a tenant's account and a pod with NET_RAW can be used for. Each attack has
-// real credentials and takes nothing from others, neither the cluster nor the agents' time, and it delivers nothing that policy
+// real credentials and takes nothing from others, not the cluster, not another's identity, not the agents' time, and it delivers nothing that policy
 // denies.
 func TestAttacks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	a := newAttacks(ctx, t)
+	t.Run("MirrorPod", func(t *testing.T) { a.in(t).mirrorPod(ctx) })
 	t.Run("ICMPErrors", func(t *testing.T) { a.in(t).icmpErrors(ctx) })
 	t.Run("LargePolicies", func(t *testing.T) { a.in(t).largePolicies(ctx) })
 	// Where this succeeds, there is no cluster any more.
@@ -173,6 +175,63 @@ func (a *attacks) told(ctx context.Context, nodes []string, names ...string) {
 			}
 		}
 	}
+}
+
+// mirrorPod: a node's root, with its kubelet's certificate, makes a pod with the labels that the server takes from, and
+// says that it has the accomplice's address, which is another node's.
+func (a *attacks) mirrorPod(ctx context.Context) {
+	liar := a.pods["server"].node // not the clients': its kubelet is stopped, and runs nothing in pods
+	config, err := shared.KubeletConfig(liar)
+	if err != nil {
+		a.Fatal(err)
+	}
+	a.reaches(ctx, "friend", "before", true)
+	a.reaches(ctx, "foe", "before", false)
+	// The node's own kubelet does not know such a pod and would delete it.
+	if err := shared.Signal(liar, "kubelet", 19); err != nil {
+		a.Fatal(err)
+	}
+	defer func() {
+		if err := shared.Signal(liar, "kubelet", 18); err != nil {
+			a.Error(err)
+		}
+	}()
+	uid := a.kubectl(ctx, "get", "node", liar, "-o", "jsonpath={.metadata.uid}")
+	manifest := fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"mirror","namespace":%q,"labels":{"app":"friend"},`+
+		`"annotations":{"kubernetes.io/config.mirror":"x","kubernetes.io/config.hash":"x","kubernetes.io/config.source":"file"},`+
+		`"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":%q,"uid":%q,"controller":true}]},`+
+		`"spec":{"nodeName":%q,"containers":[{"name":"c","image":"x"}],"tolerations":[{"operator":"Exists"}]}}`,
+		attacksNamespace, liar, uid, liar)
+	if _, err := shared.Kubectl(ctx, "--kubeconfig", config, "create", "-f", a.file(manifest)); err != nil {
+		a.Fatalf("the mirror pod is refused: %v", err)
+	}
+	foe := a.pods["foe"].address
+	var pod map[string]any
+	if err := json.Unmarshal([]byte(a.kubectl(ctx, "get", "pod", "mirror", "-o", "json")), &pod); err != nil {
+		a.Fatal(err)
+	}
+	pod["status"] = map[string]any{"phase": "Running", "podIP": foe.String(), "podIPs": []any{map[string]any{"ip": foe.String()}}}
+	stated, err := json.Marshal(pod)
+	if err != nil {
+		a.Fatal(err)
+	}
+	a.kubectl(ctx, "--kubeconfig", config, "replace", "--raw", "/api/v1/namespaces/"+attacksNamespace+"/pods/mirror/status", "-f", a.file(string(stated)))
+	var nodes []string
+	for _, n := range shared.Members {
+		nodes = append(nodes, n.Name)
+	}
+	a.told(ctx, nodes, attacksNamespace+"/mirror") // so all agents have heard it
+	for range 5 {
+		if a.connects(ctx, "foe") {
+			a.Error("the accomplice reaches the server")
+			break
+		}
+		if !a.connects(ctx, "friend") {
+			a.Error("a running pod has lost its identity")
+			break
+		}
+	}
+	a.kubectl(ctx, "delete", "pod", "mirror", "--grace-period=0", "--force")
 }
 
 func (a *attacks) file(content string) string {

@@ -62,6 +62,7 @@ type agent struct {
 	problems   policyProblems
 	decrees    decrees
 	vacated    vacated // the enforcer's
+	screen     *screen
 	enforcer   *enforcer
 	learner    *learner
 	mesher     *mesher
@@ -147,7 +148,7 @@ func together(ctx context.Context, needed, tasks map[string]task) error {
 func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, error) {
 	a := &agent{
 		log: log, cfg: cfg, node: os.Getenv("NODE_NAME"), started: time.Now(), links: veth.New(procSys),
-		folder: disk.Folder(cfg.StateDir), notary: newNotary(log, cfg.Gossip.Port),
+		screen: newScreen(), folder: disk.Folder(cfg.StateDir), notary: newNotary(log, cfg.Gossip.Port),
 		networked: make(chan struct{}, 1), memorable: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 		redrawn: make(chan struct{}, 1), meshed: make(chan struct{}),
 	}
@@ -259,18 +260,7 @@ func (a *agent) close() {
 }
 
 func (a *agent) podsChanged(c identitykube.PodChange) {
-	a.enforcer.Update(func(r *ruleset.Compiler) {
-		if c.All {
-			r.ReplacePods(c.Put)
-			return
-		}
-		for _, p := range c.Put {
-			r.PutPod(p)
-		}
-		for _, k := range c.Delete {
-			r.DeletePod(k)
-		}
-	})
+	a.enforcer.Update(func(r *ruleset.Compiler) { a.screen.take(c, r) })
 }
 
 func (a *agent) namespacesChanged(c identitykube.NamespaceChange) {
@@ -317,7 +307,10 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 		n.NoMasquerade = everywhere()
 	}
 	fits := func(cidr netip.Prefix) bool { return a.bounds.Get().Fits(cidr, nodes) }
-	a.enforcer.Update(func(r *ruleset.Compiler) { r.SetNetwork(a.vacated.keep(n, time.Now(), fits)) })
+	a.enforcer.Update(func(r *ruleset.Compiler) {
+		r.SetNetwork(a.vacated.keep(n, time.Now(), fits))
+		a.screen.nodes(n.Nodes, r)
+	})
 	for _, node := range n.Nodes {
 		if node.Name != a.node {
 			continue

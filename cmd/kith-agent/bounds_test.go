@@ -17,6 +17,8 @@ import (
 	"github.com/kithnet/kith/cmd/kith-agent/config"
 	"github.com/kithnet/kith/cni/ipam"
 	"github.com/kithnet/kith/cni/veth"
+	"github.com/kithnet/kith/identity"
+	identitykube "github.com/kithnet/kith/identity/kube"
 	"github.com/kithnet/kith/overlay"
 	overlaykube "github.com/kithnet/kith/overlay/kube"
 	"github.com/kithnet/kith/policy/ruleset"
@@ -51,7 +53,7 @@ func grantingAgent(t *testing.T, nodes ...*corev1.Node) *agent {
 	}
 	a := &agent{
 		log: log, node: "n1", cfg: config.Default(), client: client, nodes: live, store: store, links: veth.New(t.TempDir()),
-		bounds: &bounds{log: log, node: "n1", told: map[overlay.Problem]bool{}}, enforcer: newEnforcer(log, nil),
+		bounds: &bounds{log: log, node: "n1", told: map[overlay.Problem]bool{}}, enforcer: newEnforcer(log, nil), screen: newScreen(),
 		networked: make(chan struct{}, 1), memorable: make(chan struct{}, 1), meshed: make(chan struct{}),
 	}
 	a.bounds.learn(overlaykube.Cluster{Services: prefixes("10.96.0.0/12"), Servers: addrs("192.0.2.10")})
@@ -182,6 +184,47 @@ func TestKubeadmsRangeMustBeTheClusters(t *testing.T) {
 			got := grantingAgent(t, nodes...).plausible(said)
 			if binds := len(got.Pods) > 0; binds != of.binds || len(got.Services) != 1 {
 				t.Errorf("bounds %v", got)
+			}
+		})
+	}
+}
+
+// TestStatusOfAnothersAddress: a pod that states another node's address, or is on no node, has none of it, whether nodes or pods
+// are known first, and keeps no pod of this node waiting for an address.
+func TestStatusOfAnothersAddress(t *testing.T) {
+	put := func(name, node, address string) identitykube.PodChange {
+		return identitykube.PodChange{Put: []identity.Pod{{Namespace: "a", Name: name, UID: name, Node: node, Labels: map[string]string{"name": name}, Addresses: addrs(address)}}}
+	}
+	pods := []identitykube.PodChange{put("honest", "n2", "10.244.2.5"), put("liar", "n1", "10.244.2.5"), put("nowhere", "", "10.244.2.6"), put("mirror", "n2", "10.244.1.7")}
+	for name, nodesFirst := range map[string]bool{"nodes first": true, "pods first": false} {
+		t.Run(name, func(t *testing.T) {
+			a := grantingAgent(t, apiNode("n1", 1, "192.0.2.1", "10.244.1.0/24"), apiNode("n2", 2, "192.0.2.2", "10.244.2.0/24"))
+			if nodesFirst {
+				a.nodesChanged(a.known.List())
+			}
+			for _, p := range pods {
+				a.podsChanged(p)
+			}
+			if !nodesFirst {
+				a.nodesChanged(a.known.List())
+			}
+			c := ruleset.NewCompiler()
+			for range len(pods) + 1 {
+				u := <-a.enforcer.updates
+				u.change(c)
+			}
+			for address, claimed := range map[string]bool{"10.244.2.5": true, "10.244.2.6": false, "10.244.1.7": false} {
+				mine := ruleset.Attachment{Pod: identity.PodKey{Namespace: "a", Name: "mine"}, Addresses: addrs(address)}
+				if got := c.Claimed(mine); got != claimed {
+					t.Errorf("%s is another's: %t", address, got)
+				}
+			}
+			if c.Claimed(ruleset.Attachment{Pod: identity.PodKey{Namespace: "a", Name: "honest"}, Addresses: addrs("10.244.2.5")}) {
+				t.Error("a liar has the address of a pod of another node")
+			}
+			problems := a.screen.Problems()
+			if len(problems) != 3 || !strings.HasPrefix(problems[0], "pod a/liar states the addresses [10.244.2.5] and is on node n1") {
+				t.Errorf("problems %q", problems)
 			}
 		})
 	}

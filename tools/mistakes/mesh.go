@@ -67,6 +67,11 @@ func inBounds() []mistake {
 			pkg: "./cmd/kith-agent", test: "TestNodeTakesNothingByItsCIDRs",
 		},
 		{
+			name: "a pod has whatever address its status names", file: "identity/screen.go",
+			right: "return !slices.ContainsFunc(s.homes[p.Node]", wrong: "return false && !slices.ContainsFunc(s.homes[p.Node]",
+			pkg: "./identity", test: "TestAddressesOutsideOfTheNodeDoNotCount",
+		},
+		{
 			name: "a refused CIDR stays the cluster's", file: "cmd/kith-agent/vacated.go",
 			right: " || !fits(g.cidr)", wrong: " || false && fits(g.cidr)",
 			pkg: "./cmd/kith-agent", test: "TestRefusedCIDRIsNotVacated",
