@@ -216,11 +216,8 @@ func (a *attacks) mirrorPod(ctx context.Context) {
 		a.Fatal(err)
 	}
 	a.kubectl(ctx, "--kubeconfig", config, "replace", "--raw", "/api/v1/namespaces/"+attacksNamespace+"/pods/mirror/status", "-f", a.file(string(stated)))
-	var nodes []string
-	for _, n := range shared.Members {
-		nodes = append(nodes, n.Name)
-	}
-	a.told(ctx, nodes, attacksNamespace+"/mirror") // so all agents have heard it
+	// The other nodes' agents have heard it then. This one's cannot be asked while its kubelet stands still.
+	a.told(ctx, []string{a.pods["friend"].node, a.pods["foe"].node}, attacksNamespace+"/mirror")
 	for range 5 {
 		if a.connects(ctx, "foe") {
 			a.Error("the accomplice reaches the server")
