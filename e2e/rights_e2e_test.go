@@ -83,7 +83,7 @@ func TestNodesAnnotationsAreTheirAgents(t *testing.T) {
 		{"by status", admin, append(merge(other, claim), "--subresource=status"), agents},
 		{"breaking the glass", admin, append(merge(other, `{"annotations":{"kith.network/test":"1"}}`), "--as=somebody", "--as-group=system:masters", breaks), ""},
 		{"and mending it", admin, append(merge(other, `{"annotations":{"kith.network/test":null}}`), "--as=somebody", "--as-group=system:masters", breaks), ""},
-		{"breaking the glass needs rights to Nodes", admin, append(merge(other, claim), "--as=somebody", breaks), "cannot patch"},
+		{"breaking the glass needs rights to Nodes", admin, append(merge(other, claim), "--as=somebody", breaks), "User \"somebody\" cannot"},
 		{"its kubelet", kubelet, merge(own, claim), agents},
 		{"a new Node with a claim", stranger, []string{"create", "-f", node(`,"annotations":{"kith.network/claim":"x"}}`)}, agents},
 		{"a new Node with a pod CIDR", stranger, []string{"create", "-f", node(`},"spec":{"podCIDR":"198.51.100.0/24","podCIDRs":["198.51.100.0/24"]}`)}, "choose its own pod CIDRs"},
