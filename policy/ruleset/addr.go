@@ -117,8 +117,13 @@ func withNodes(blocks []addrRange, nodes []policy.Node) []addrRange {
 	if len(out) == 0 {
 		return append(blocks, in...)
 	}
+	slices.SortFunc(out, func(a, b addrRange) int { return a.from.Compare(b.from) })
 	for _, r := range blocks {
-		in = append(in, subtract(r, out)...)
+		mine := 0
+		for mine < len(out) && r.contains(out[mine].from) {
+			mine++
+		}
+		in, out = append(in, subtract(r, out[:mine])...), out[mine:]
 	}
 	return in
 }
