@@ -114,7 +114,11 @@ func (a *attacks) icmpErrors(ctx context.Context) {
 		}
 	}
 	// The server itself may: it is an end of the connection.
-	if !a.delivered("server", "friend", icmpError(friend, server, port)) {
+	control := false
+	for end := time.Now().Add(hangs); !control && time.Now().Before(end); {
+		control = a.delivered("server", "friend", icmpError(friend, server, port))
+	}
+	if !control {
 		a.Error("an error by an end of its connection is not delivered")
 	}
 	exchange(from, to, server)
