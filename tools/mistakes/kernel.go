@@ -58,9 +58,9 @@ func inErrors() []mistake {
 			pkg: pkg, test: test, says: "a pod to an isolated pod: passes true",
 		},
 		{
-			name: "a stranger's error about a connection in the mesh", file: file, tags: inKernel,
+			name: "a stranger's error about a connection in the mesh", file: file,
 			right: "drop(isIn(setCluster4, OriginalSource), isIn(setCluster4, ReplySource)),", wrong: "",
-			pkg: pkg, test: test, says: "a stranger of what is in the mesh: passes true",
+			pkg: "./policy/ruleset/walk", test: "TestErrorsFromAfar",
 		},
 		{
 			name: "a pod's error about no connection", file: file, tags: inKernel,
