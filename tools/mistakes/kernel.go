@@ -108,14 +108,14 @@ func inBorders() []mistake {
 	const file, pkg = "policy/ruleset/frame.go", "./policy/nft"
 	return []mistake{
 		{
-			name: "packets in clear from the underlay", file: file, tags: inKernel,
+			name: "packets in clear from the underlay", file: file,
 			right: "\t\t\t\tdrop(isIn(setCluster4, IPSource)),\n", wrong: "",
-			pkg: pkg, test: "TestPodAddressesNeverOnTheUnderlay/IPv4", says: "address came in from the underlay",
+			pkg: "./policy/ruleset/walk", test: "TestGuards/pod_in_clear_to_the_node",
 		},
 		{
-			name: "packets in clear from the underlay, IPv6", file: file, tags: inKernel,
+			name: "packets in clear from the underlay, IPv6", file: file,
 			right: "\t\t\t\tdrop(isIn(setCluster6, IP6Source)),\n", wrong: "",
-			pkg: pkg, test: "TestPodAddressesNeverOnTheUnderlay/IPv6", says: "address came in from the underlay",
+			pkg: "./policy/ruleset/walk", test: "TestGuards/pod_in_clear_to_the_node_over_IPv6",
 		},
 		{
 			name: "packets in clear to the underlay, IPv6", file: file, tags: inKernel,

@@ -60,6 +60,8 @@ func TestGuards(t *testing.T) {
 		{"router advertisement, own source", "prerouting", veth, "", mine, "fd00:1::5", "ff02::1", 58, 134, true},
 		{"redirect", "prerouting", veth, "", mine, "fd00:1::5", "ff02::1", 58, 137, true},
 		{"pod in clear", "prerouting", "eth0", "", nil, "10.244.2.5", "10.244.1.5", 6, 0, true},
+		{"pod in clear to the node", "prerouting", "eth0", "", nil, "10.244.2.5", "172.18.0.1", 6, 0, true},
+		{"pod in clear to the node over IPv6", "prerouting", "eth0", "", nil, "fd00:2::5", "2001:db8::1", 6, 0, true},
 		{"own pod in clear", "prerouting", "eth0", "", nil, "fd00:1::5", "fd00:1::6", 6, 0, true},
 		{"outside to a pod", "prerouting", "eth0", "", nil, "203.0.113.7", "10.244.1.5", 6, 0, true},
 		{"outside to a pod, IPv6", "prerouting", "eth0", "", nil, "2001:db8::7", "fd00:1::5", 6, 0, true},
