@@ -130,7 +130,7 @@ func inWrites() []mistake {
 		{
 			name: "a write that is cut: denials go before the subjects", file: file,
 			right: "\tcase e.Restrains():\n\t\treturn stageUnforbid\n", wrong: "",
-			pkg: pkg, test: "TestCutOpensNothing",
+			pkg: pkg, test: "TestStages",
 		},
 	}
 }
