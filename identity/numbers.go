@@ -6,7 +6,10 @@ import (
 	"slices"
 )
 
-// Numbers gives every key a number: a hash of the key, never 0 or 0xffffffff. Where two keys hash to one number the
+// Unknown is the number of no key: it stands for pods of which nobody knows the identity.
+const Unknown uint32 = 0xffffffff
+
+// Numbers gives every key a number: a hash of the key, never 0 or Unknown. Where two keys hash to one number the
 // smaller key has it and the other goes on to its next hash, whichever came first, so that the numbers depend on the
 // set of keys alone.
 type Numbers struct {
@@ -113,7 +116,7 @@ func (n *Numbers) stopWaiting(num uint32, k Key) {
 	n.waiting[num] = w
 }
 
-func usable(num uint32) bool { return num != 0 && num != 0xffffffff }
+func usable(num uint32) bool { return num != 0 && num != Unknown }
 
 // hash is a key's attempt-th number: a word of the key, which is a hash already, and after its eight words a new hash.
 func hash(k Key, attempt int) uint32 {

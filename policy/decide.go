@@ -107,7 +107,13 @@ func (c Cluster) decide(e end, f Flow) Decision {
 func (c Cluster) rules(d Decision, t Tier, e end, f Flow) Decision {
 	for _, p := range c.holding(t, e) {
 		for n, rule := range *p.In(e.direction) {
-			if !c.matchRule(p, rule, e, f) {
+			matches := c.matchRule(p, rule, e, f)
+			if !matches && c.deniesUnknown(rule, e, f) {
+				d.Tier, d.Policy, d.Rule = t.String(), p.Key(), n
+				d.Reason += describe(p, n, rule, e.direction) + notKnown(e)
+				return d
+			}
+			if !matches {
 				if c.maybe(rule, e, f) {
 					d.Reason += describe(p, n, rule, e.direction) + " accepts only what its domain names were said to be, "
 				}

@@ -107,3 +107,48 @@ func TestDecideSubjectsByNamespace(t *testing.T) {
 		}
 	}
 }
+
+// TestUnknownMayBeAnyPod: whoever of the cluster is not known is denied what any pod is denied, and accepted as none.
+func TestUnknownMayBeAnyPod(t *testing.T) {
+	const admin, baseline, in, out = policy.Admin, policy.Baseline, policy.Ingress, policy.Egress
+	nobody := policy.Peer{Namespaces: selector(t, "team=nobody"), Pods: labels.Everything()}
+	network := policy.Peer{Block: &policy.Block{CIDR: netip.MustParsePrefix("10.244.1.0/24")}}
+	rule := func(a policy.Action, p policy.Peer, ports ...policy.Port) policy.Rule {
+		return policy.Rule{Action: a, Peers: []policy.Peer{p}, AllPorts: len(ports) == 0, Ports: ports}
+	}
+	port := func(n uint16) policy.Port { return policy.Port{Protocol: identity.TCP, First: n, Last: n} }
+	web := policy.Port{Protocol: identity.TCP, Name: "web"}
+	tests := []struct {
+		name      string
+		policy    policy.Policy
+		direction policy.Direction
+		other     string
+		want      bool
+	}{
+		{"denied as a pod", over(t, admin, "a", in, rule(policy.Deny, nobody)), in, "10.244.1.77", false},
+		{"denied as a destination", over(t, baseline, "a", out, rule(policy.Deny, nobody)), out, "10.244.1.77", false},
+		{"not accepted before", over(t, admin, "a", in, rule(policy.Accept, nobody), rule(policy.Deny, nobody)), in, "10.244.1.77", false},
+		{"not passed before", over(t, admin, "a", in, rule(policy.Pass, nobody), rule(policy.Deny, nobody)), in, "10.244.1.77", false},
+		{"accepted by its address", over(t, admin, "a", in, rule(policy.Accept, network), rule(policy.Deny, nobody)), in, "10.244.1.77", true},
+		{"at the port", over(t, admin, "a", in, rule(policy.Deny, nobody, port(80))), in, "10.244.1.77", false},
+		{"at another port", over(t, admin, "a", in, rule(policy.Deny, nobody, port(81))), in, "10.244.1.77", true},
+		{"at a port whose name it may have", over(t, admin, "a", out, rule(policy.Deny, nobody, web)), out, "10.244.1.77", false},
+		{"at a port whose name is the subject's", over(t, admin, "a", in, rule(policy.Deny, nobody, web)), in, "10.244.1.77", true},
+		{"a known pod", over(t, admin, "a", in, rule(policy.Deny, nobody)), in, "10.244.1.5", true},
+		{"a node in the mesh", over(t, admin, "a", in, rule(policy.Deny, nobody)), in, "10.244.1.1", true},
+		{"outside of the cluster", over(t, admin, "a", in, rule(policy.Deny, nobody)), in, "203.0.113.7", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := cluster()
+			c.Policies = []policy.Policy{tt.policy}
+			f := policy.Flow{Source: addr(tt.other), Destination: addr("10.244.2.5"), Protocol: identity.TCP, Port: 80}
+			if tt.direction == out {
+				f.Source, f.Destination = f.Destination, f.Source
+			}
+			if v := policy.Decide(c, f); v.Allowed != tt.want {
+				t.Errorf("allowed: %t, want %t (egress: %s; ingress: %s)", v.Allowed, tt.want, v.Egress.Reason, v.Ingress.Reason)
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
@@ -19,9 +20,10 @@ func (r chance) one(percent int) bool { return r.IntN(100) < percent }
 
 func pick[T any](r chance, from ...T) T { return from[r.IntN(len(from))] }
 
-// cluster gives the lab's pods labels and named ports, and policies.
+// cluster gives the lab's pods labels and named ports, and policies. Of some remote pods nobody has heard yet.
 func (r chance) cluster(l *lab) policy.Cluster {
 	c := l.cluster()
+	c.Pods = slices.DeleteFunc(c.Pods, func(p identity.Pod) bool { return !l.local(p.Addresses[0]) && r.one(20) })
 	for i := range c.Pods {
 		p := &c.Pods[i]
 		p.Labels = map[string]string{"app": pick(r, "a", "b", "c")}

@@ -101,6 +101,8 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 		w.clamp()
 	case ruleset.ICMPType:
 		return w.icmp(e)
+	case ruleset.PriorityIsNone:
+		w.add(load(ruleset.Priority, firstRegister), compare(ruleset.Equal, native32(0)))
 	case ruleset.Lookup:
 		if err := w.key(e.Fields, e.Set); err != nil {
 			return err
@@ -127,6 +129,8 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 		w.add(&expr.Lookup{SourceRegister: firstRegister, SetName: e.Map, IsDestRegSet: true, DestRegister: firstRegister}, setPriority)
 	case ruleset.PriorityNone:
 		w.add(&expr.Immediate{Register: firstRegister, Data: []byte(native32(0))}, setPriority)
+	case ruleset.PriorityUnknown:
+		w.add(&expr.Immediate{Register: firstRegister, Data: []byte(native32(ruleset.Unknown))}, setPriority)
 	case ruleset.Update:
 		if err := w.key(e.Fields, e.Set); err != nil {
 			return err

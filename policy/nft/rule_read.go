@@ -108,6 +108,9 @@ func (r *ruleReader) immediate(e *expr.Immediate) ruleset.Expr {
 	if to, ok := netip.AddrFromSlice(e.Data); nat && ok {
 		return ruleset.SourceNAT{To: to}
 	}
+	if string(e.Data) == native32(ruleset.Unknown) {
+		return ruleset.PriorityUnknown{}
+	}
 	return ruleset.PriorityNone{}
 }
 
@@ -122,6 +125,9 @@ func (r *ruleReader) comparison(cmp *expr.Cmp) ruleset.Expr {
 		return ruleset.Interface{Field: f, Op: ruleset.Op(cmp.Op), Name: nameOf(cmp.Data)}
 	case ruleset.L4Proto:
 		return r.protocol(firstByte(cmp))
+	case ruleset.Priority:
+		r.take(2)
+		return ruleset.PriorityIsNone{}
 	}
 	return r.fail()
 }

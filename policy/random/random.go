@@ -77,16 +77,31 @@ func Flow(r *rand.Rand, c policy.Cluster) policy.Flow {
 	return f
 }
 
-// sensible: one end is a pod, and nobody sends from outside to a node.
+// sensible: one end is a pod, and nobody sends from outside to a node. What no pod is known to have is on another node: its
+// own knows it.
 func (s source) sensible(c policy.Cluster, f policy.Flow) bool {
-	for _, p := range c.Pods {
-		for _, a := range p.Addresses {
-			if a == f.Source || a == f.Destination {
-				return true
+	source, destination := podHas(c, f.Source), podHas(c, f.Destination)
+	if source != destination {
+		for _, n := range c.Nodes {
+			if nobodyHas(c, n, f.Source) && hosts(n, f.Destination) || nobodyHas(c, n, f.Destination) && hosts(n, f.Source) {
+				return false
 			}
 		}
 	}
-	return false
+	return source || destination
+}
+
+func podHas(c policy.Cluster, a netip.Addr) bool {
+	return slices.ContainsFunc(c.Pods, func(p identity.Pod) bool { return slices.Contains(p.Addresses, a) })
+}
+
+func hosts(n policy.Node, a netip.Addr) bool {
+	return slices.ContainsFunc(n.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// nobodyHas says whether an address is one for the node's pods that no pod is known to have.
+func nobodyHas(c policy.Cluster, n policy.Node, a netip.Addr) bool {
+	return hosts(n, a) && !slices.Contains(n.Mesh, a) && !podHas(c, a)
 }
 
 func (s source) node(i int) policy.Node {
@@ -128,6 +143,10 @@ func (s source) address(c policy.Cluster) netip.Addr {
 		return pick(s, pick(s, c.Nodes).Mesh)
 	case 2:
 		return pick(s, pick(s, c.Nodes).Addresses)
+	case 3:
+		if s.IntN(2) == 0 { // of pods that nobody knows
+			return netip.MustParseAddr(fmt.Sprintf(pick(s, []string{"10.244.%d.%d", "fd00:%d::%x"}), 1+s.IntN(len(c.Nodes)), 56+s.IntN(8)))
+		}
 	}
 	if p := pick(s, c.Pods); len(p.Addresses) > 0 {
 		return pick(s, p.Addresses)

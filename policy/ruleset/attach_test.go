@@ -144,7 +144,7 @@ func TestNothingStays(t *testing.T) {
 			t.Fatalf("seed %d: (-new +emptied)\n%s", seed, d)
 		}
 		left := len(c.policies) + len(c.policiesIn) + len(c.attachments) + len(c.claims) + len(c.chains) + len(c.chainsOf) +
-			len(c.byAddress) + len(c.names) + len(c.peers.byName) + len(c.peers.byNamespace) + len(c.peers.everywhere) + len(c.peers.of)
+			len(c.byAddress) + len(c.names) + c.closing + len(c.peers.byName) + len(c.peers.byNamespace) + len(c.peers.everywhere) + len(c.peers.of)
 		if left > 0 {
 			t.Fatalf("seed %d: %d things stay: %+v", seed, left, c)
 		}

@@ -179,6 +179,7 @@ func (c *Compiler) fill(x *content) {
 		c.want.putSet(specOf(x.prefix, set))
 	}
 	c.learn(x)
+	c.close(x)
 	for id := range x.members() {
 		c.contribute(x, id)
 	}
@@ -196,6 +197,7 @@ func (c *Compiler) fill(x *content) {
 func (c *Compiler) empty(ch *chain) {
 	for _, x := range ch.contents {
 		c.forget(x)
+		c.unclose(x)
 		for id := range x.members() {
 			c.withdraw(x, id)
 		}

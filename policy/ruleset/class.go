@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/kithnet/kith/policy"
 )
 
 const (
@@ -100,6 +102,12 @@ func (b *builder) finishPods(groups map[string]*grouping) {
 		}
 		if !r.all && len(rule.single)+len(rule.names) > 0 {
 			b.sets[setPort] = struct{}{}
+		}
+		if b.action == policy.Deny && !r.all && len(rule.names) > 0 {
+			g := groupOf(groups, allOf(rule.names))
+			g.pods = b.setOf(g)
+			rule.unknown = g.pods
+			b.sets[g.pods] = struct{}{}
 		}
 		b.peers = append(b.peers, rule)
 		for _, s := range r.sets {

@@ -25,6 +25,8 @@ type Compiler struct {
 	chainsOf  map[policy.Name][]*chain
 	byAddress map[*chain]struct{} // chains with named blocks
 	names     map[*identity.Identity]*naming
+	closing   int                   // contents that deny pods, and so what is not known
+	namesAll  bool                  // the kernel knows every identity, not only those that some rule names
 	domains   map[policy.Domain]int // how many contents name each
 	lists     map[string]*list
 	hash      func(string) string // of what names stand for

@@ -82,6 +82,9 @@ type peerRule struct {
 	single []portRange // each of these ports, and
 	class  string      // those of a class, by its set; may be empty, and
 	names  nameSet     // what each pod means by these names
+	// The set of the class of every port of the names' protocols, where what is not known is denied: nobody knows what its
+	// ports are called.
+	unknown string
 }
 
 // namedBlock matches a named port of the pods that have an address in these ranges, which are sorted.
@@ -284,14 +287,24 @@ func (c *Compiler) items(x *content, id *identity.Identity, number uint32) []ite
 	for _, i := range c.selecting(x, id) {
 		r := x.peers[i]
 		if r.all {
-			return []item{{setAny, exactKey(numberPart(number))}}
+			return r.items(number, nil)
 		}
-		if r.class != "" {
-			items = append(items, item{r.class, exactKey(numberPart(number))})
-		}
-		for _, p := range slices.Concat(r.single, r.names.in(id)) {
-			items = append(items, item{setPort, exactKey(numberPart(number), protocolPart(p.protocol), portPart(p.first, p.first))})
-		}
+		items = append(items, r.items(number, r.names.in(id))...)
+	}
+	return items
+}
+
+// items is what the rule adds for a number and what its names stand for.
+func (r peerRule) items(number uint32, named []portRange) []item {
+	if r.all {
+		return []item{{setAny, exactKey(numberPart(number))}}
+	}
+	var items []item
+	if r.class != "" {
+		items = append(items, item{r.class, exactKey(numberPart(number))})
+	}
+	for _, p := range slices.Concat(r.single, named) {
+		items = append(items, item{setPort, exactKey(numberPart(number), protocolPart(p.protocol), portPart(p.first, p.first))})
 	}
 	return items
 }

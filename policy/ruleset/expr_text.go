@@ -54,6 +54,10 @@ func (e PriorityMap) String() string {
 
 func (PriorityNone) String() string { return "meta priority set 0" }
 
+func (PriorityIsNone) String() string { return "meta priority 0" }
+
+func (PriorityUnknown) String() string { return "meta priority set " + classID(Unknown) }
+
 func (Counter) String() string { return "counter" }
 
 func (Masquerade) String() string { return "masquerade" }

@@ -143,6 +143,10 @@ type (
 	}
 	// PriorityNone resets the packet's priority.
 	PriorityNone struct{}
+	// PriorityIsNone matches when the priority is not set.
+	PriorityIsNone struct{}
+	// PriorityUnknown sets the priority to the number of pods that nobody knows, which is no identity's.
+	PriorityUnknown struct{}
 	// Counter counts packets and bytes.
 	Counter struct{}
 	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only).
@@ -218,21 +222,23 @@ func (v Verdict) String() string {
 	return words[v.Kind] + v.Chain
 }
 
-func (Interface) expr()    {}
-func (State) expr()        {}
-func (Translated) expr()   {}
-func (Direction) expr()    {}
-func (Protocol) expr()     {}
-func (NotSYN) expr()       {}
-func (ClampMSS) expr()     {}
-func (ICMPType) expr()     {}
-func (Lookup) expr()       {}
-func (Update) expr()       {}
-func (VerdictMap) expr()   {}
-func (PriorityMap) expr()  {}
-func (PriorityNone) expr() {}
-func (Counter) expr()      {}
-func (Masquerade) expr()   {}
-func (KeepSource) expr()   {}
-func (SourceNAT) expr()    {}
-func (Verdict) expr()      {}
+func (Interface) expr()       {}
+func (State) expr()           {}
+func (Translated) expr()      {}
+func (Direction) expr()       {}
+func (Protocol) expr()        {}
+func (NotSYN) expr()          {}
+func (ClampMSS) expr()        {}
+func (ICMPType) expr()        {}
+func (Lookup) expr()          {}
+func (Update) expr()          {}
+func (VerdictMap) expr()      {}
+func (PriorityMap) expr()     {}
+func (PriorityNone) expr()    {}
+func (PriorityIsNone) expr()  {}
+func (PriorityUnknown) expr() {}
+func (Counter) expr()         {}
+func (Masquerade) expr()      {}
+func (KeepSource) expr()      {}
+func (SourceNAT) expr()       {}
+func (Verdict) expr()         {}

@@ -139,6 +139,15 @@ func makeNames(names []portName) nameSet {
 	return s
 }
 
+// allOf is every port of the protocols of names.
+func allOf(names nameSet) []portRange {
+	var out []portRange
+	for n := range names {
+		out = append(out, portRange{uint8(n.protocol), 0, 65535})
+	}
+	return out
+}
+
 // in is the ports that the names stand for in a pod with this identity.
 func (s nameSet) in(destination *identity.Identity) []portRange {
 	if len(s) == 0 {

@@ -20,6 +20,9 @@ func (ch *chain) rules() []Rule {
 	if identities {
 		rs = append(rs, rule(PriorityNone{}), rule(PriorityMap{other4, mapIdentity4}), rule(PriorityMap{other6, mapIdentity6}))
 	}
+	if slices.ContainsFunc(ch.contents, (*content).closes) {
+		rs = append(rs, unknownRules(other4, other6)...)
+	}
 	for _, x := range ch.contents {
 		rs = append(rs, x.rules(other4, other6)...)
 	}

@@ -168,6 +168,7 @@ func alike(was, is policy.Policy, d policy.Direction) bool {
 // settleAddresses tells the kernel the identity of each address that may have another, or whose identity came to be
 // named or ceased to be.
 func (c *Compiler) settleAddresses(changes identity.Changes) {
+	c.settleUnknown(changes)
 	for a := range changes.Addresses {
 		c.settleAddress(a)
 		for ch := range c.byAddress {
@@ -189,8 +190,8 @@ func (c *Compiler) settleAddresses(changes identity.Changes) {
 func (c *Compiler) settleAddress(a netip.Addr) {
 	set := byFamily(a, mapIdentity4, mapIdentity6)
 	id := c.table.Lookup(a)
-	if n := c.names[id]; id != nil && n != nil {
-		c.want.put(set, exactKey(addrPart(a)), Value{Priority: n.number})
+	if id != nil && (c.namesAll || c.names[id] != nil) {
+		c.want.put(set, exactKey(addrPart(a)), Value{Priority: c.table.Number(id)})
 		return
 	}
 	c.want.delete(set, exactKey(addrPart(a)))

@@ -159,13 +159,20 @@ func (p *Paths) home(a netip.Addr) *node {
 	return nil
 }
 
+// unknown says whether an address is one for a node's pods, and nobody knows of which. That node knows better and decides by
+// what it knows: it is left out of the way.
+func (p *Paths) unknown(n *node, a netip.Addr) bool {
+	_, pod := p.veths[a]
+	return n != nil && hosts(n.Node, a) && !pod && !slices.Contains(n.Mesh, a)
+}
+
 // route is the nodes on the way from one address to another.
 func (p *Paths) route(src, dst netip.Addr) []hop {
 	from, to := p.home(src), p.home(dst)
 	var hops []hop
 	local := from == to
 	meshed := to != nil && hosts(to.Node, dst)
-	if from != nil {
+	if from != nil && !p.unknown(from, src) {
 		h := hop{node: from, out: underlay, underlay: pickFamily(from.Addresses, src)}
 		if a, ok := p.veths[src]; ok {
 			h.in, h.mac = a.Interface, &a.MAC
@@ -180,7 +187,7 @@ func (p *Paths) route(src, dst netip.Addr) []hop {
 		}
 		hops = append(hops, h)
 	}
-	if to == nil || local {
+	if to == nil || local || p.unknown(to, dst) {
 		return hops
 	}
 	h := hop{node: to, in: underlay, underlay: pickFamily(to.Addresses, dst)}

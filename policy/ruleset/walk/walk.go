@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy/ruleset"
 )
 
@@ -190,6 +191,11 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		return ok, err
 	case ruleset.PriorityNone:
 		w.priority = 0
+		return true, nil
+	case ruleset.PriorityIsNone:
+		return w.priority == 0, nil
+	case ruleset.PriorityUnknown:
+		w.priority = identity.Unknown
 		return true, nil
 	case ruleset.Counter:
 		return true, nil

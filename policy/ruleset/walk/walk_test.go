@@ -3,8 +3,10 @@ package walk
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"testing"
 
+	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/random"
 )
@@ -34,6 +36,30 @@ func TestDecideIsWhatTheRulesetDoes(t *testing.T) {
 		}
 	}
 	t.Logf("%d clusters from seed %d, %d flows each, %d allowed", *clusters, *seed, *flows, allowed)
+}
+
+// TestForgedStatusesMoveNothing: what statuses name of others' addresses changes no verdict.
+func TestForgedStatusesMoveNothing(t *testing.T) {
+	for s := *seed; s < *seed+uint64(*clusters)/3; s++ {
+		r := random.New(s)
+		c := random.Cluster(r)
+		screen, homes := identity.NewScreen(), map[string][]netip.Prefix{}
+		for _, n := range c.Nodes {
+			homes[n.Name] = n.PodCIDRs
+		}
+		screen.SetHomes(homes)
+		with := c
+		with.Pods = screen.Pods(random.Forged(r, c))
+		paths := Compile(with)
+		for range *flows {
+			f := random.Flow(r, c)
+			got, trace, err := paths.Flow(f)
+			want := policy.Decide(c, f).Allowed
+			if err != nil || got != want || policy.Decide(with, f).Allowed != want {
+				t.Fatalf("seed %d: %v: %t by %s (%v), specified %t\n%s", s, f, got, trace, err, want, random.Describe(with))
+			}
+		}
+	}
 }
 
 // difference shrinks a case in which the rules do not what the specification says, and describes it.
