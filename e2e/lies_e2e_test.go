@@ -175,7 +175,7 @@ func lie(ctx context.Context, t *testing.T, liar, victim string, listeners map[s
 	}
 	var targets []string
 	for node := range listeners {
-		targets = append(targets, person(node).Address+":7946")
+		targets = append(targets, person(node).Address+":7950")
 	}
 	secret := kubectl(ctx, t, "-n", "kith-system", "get", "secret", "kith-gossip", "-o", "jsonpath={.data.key}")
 	gossipKey, err := base64.StdEncoding.DecodeString(secret)

@@ -24,7 +24,7 @@ import (
 // kubelet's probes), and on sockets in folders of root. A packet socket without a protocol only sends.
 func TestSocketsListenWhereTheyMust(t *testing.T) {
 	for _, n := range shared.Members {
-		gossip := netip.AddrPortFrom(n.Addresses[0], 7946).String()
+		gossip := netip.AddrPortFrom(n.Addresses[0], 7950).String()
 		want := []string{
 			"tcp " + gossip, "udp " + gossip, "tcp 127.0.0.1:7949",
 			"udp 0.0.0.0:51820", "udp 0.0.0.0:51821", "udp [::]:51820", "udp [::]:51821",

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -72,11 +73,12 @@ type agent struct {
 	hearsay    *hearsay
 	announcer  *announce.Announcer
 
-	networked chan struct{} // signals that the nodes have changed
-	memorable chan struct{} // signals that there may be more to remember
-	moved     chan struct{} // signals that readiness may have changed
-	redrawn   chan struct{} // signals that the mesh may have changed
-	meshed    chan struct{} // closed when mesher, gossip and prober are set
+	obstacle  atomic.Pointer[error] // what keeps gossip from starting
+	networked chan struct{}         // signals that the nodes have changed
+	memorable chan struct{}         // signals that there may be more to remember
+	moved     chan struct{}         // signals that readiness may have changed
+	redrawn   chan struct{}         // signals that the mesh may have changed
+	meshed    chan struct{}         // closed when mesher, gossip and prober are set
 }
 
 func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys string) error {

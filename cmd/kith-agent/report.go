@@ -35,7 +35,11 @@ func (a *agent) waitsFor() []string {
 			reasons = append(reasons, "mesh is not up: "+cmp.Or(m.Error, a.refusedCIDR(), "waits for this node's pod CIDR (does the controller manager allocate node CIDRs?)"))
 		}
 	default:
-		reasons = append(reasons, "mesh is not up: waits for this node's address and the gossip key")
+		waits := "waits for this node's address and the gossip key"
+		if o := a.obstacle.Load(); o != nil && *o != nil {
+			waits = (*o).Error()
+		}
+		reasons = append(reasons, "mesh is not up: "+waits)
 	}
 	return reasons
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kithnet/kith/cmd/kith/status"
@@ -70,12 +71,14 @@ func (a *agent) keepMesh(ctx context.Context) error {
 		return ignoreEnd(ctx, err)
 	}
 	_, claim := a.speaker.Said()
-	a.gossip, err = gossip.Start(gossip.Config{
-		Name: a.node, Bind: netip.AddrPortFrom(address, a.cfg.Gossip.Port), Keys: keys,
-		Record: claim, Judge: a.notary, Log: a.log,
+	a.gossip, err = a.join(ctx, func() (*gossip.Gossip, error) {
+		return gossip.Start(gossip.Config{
+			Name: a.node, Bind: netip.AddrPortFrom(address, a.cfg.Gossip.Port), Keys: keys,
+			Record: claim, Judge: a.notary, Log: a.log,
+		})
 	})
 	if err != nil {
-		return err
+		return ignoreEnd(ctx, err)
 	}
 	a.prober = probe.New(a.cfg.Probe.Port, path.Defaults())
 	a.mesher = &mesher{
@@ -99,6 +102,19 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	g.Go(func() error { return a.herald(ctx) })
 	g.Go(func() error { return a.followSelf(ctx, address) })
 	return g.Wait()
+}
+
+// join starts gossip, again and again until it can: who else has its port may let it go, and pods go on meanwhile by what the
+// kernel has. Status says what is in the way.
+func (a *agent) join(ctx context.Context, start func() (*gossip.Gossip, error)) (*gossip.Gossip, error) {
+	return persist(ctx, a.log, "gossip", func() (*gossip.Gossip, error) {
+		g, err := start()
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: another process of this node has the port: \"ss -lntup\" says which; gossip.port sets another, for all nodes", err)
+		}
+		a.obstacle.Store(&err)
+		return g, err
+	})
 }
 
 // local waits for this node's own address and says how it takes part in the mesh.

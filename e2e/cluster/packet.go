@@ -94,8 +94,8 @@ func (p packet) class() string {
 	}{
 		{"UDP", 51820, WireGuardClass},
 		{"UDP", 51821, WireGuardClass},
-		{"UDP", 7946, "gossip (UDP 7946)"},
-		{"TCP", 7946, "gossip (TCP 7946)"},
+		{"UDP", 7950, "gossip (UDP 7950)"},
+		{"TCP", 7950, "gossip (TCP 7950)"},
 		{"TCP", apiPort, "API server (TCP 6443)"},
 		{"TCP", 10250, "kubelet (TCP 10250)"},
 		{"UDP", 53, "DNS (UDP 53)"},

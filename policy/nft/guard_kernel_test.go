@@ -247,6 +247,30 @@ func TestMasquerade(t *testing.T) {
 	})
 }
 
+// TestNodesSeeNodes: where pods show their own addresses, to all or to a range that has the nodes in it, other nodes still see
+// this node: they drop what bears a pod's address and comes by the underlay.
+func TestNodesSeeNodes(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		l := newLab(t)
+		network := l.network()
+		network.Nodes[1].Addresses = append(network.Nodes[1].Addresses, outsiders[family])
+		network.NoMasquerade = []netip.Prefix{netip.PrefixFrom(outsiders[family], 0).Masked()}
+		c := l.cluster()
+		converge(l, l.table, ruleset.Compile(ruleset.Input{Pods: c.Pods, Namespaces: c.Namespaces, Attachments: l.attachments(), Network: network}))
+		pod := l.pods[0].end
+		toNode := l.between(pod, l.outside.end, family, identity.TCP, 80)
+		toNode.Destination = outsiders[family]
+		if got := l.sourceSeen(toNode); got != ownNode[family] {
+			t.Errorf("a node sees %s, want the pod's node %s", got, ownNode[family])
+		}
+		toOther := toNode
+		toOther.Destination = outsiders[2+family]
+		if got := l.sourceSeen(toOther); got != toOther.Source {
+			t.Errorf("who is no node sees %s, want the pod %s", got, toOther.Source)
+		}
+	})
+}
+
 // TestPodsKeepTheirAddressByANodePort: kube-proxy masquerades what comes by a node port. To a remote pod, a pod is itself
 // all the same, whoever made his chain first.
 func TestPodsKeepTheirAddressByANodePort(t *testing.T) {

@@ -139,7 +139,7 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 	case ruleset.Counter:
 		w.add(&expr.Counter{})
 	case ruleset.Masquerade:
-		w.add(&expr.Masq{})
+		w.add(&expr.Masq{FullyRandom: true})
 	case ruleset.SourceNAT:
 		w.add(&expr.Immediate{Register: firstRegister, Data: e.To.AsSlice()}, sourceNAT(familyOfAddr(e.To)))
 	case ruleset.KeepSource:

@@ -60,7 +60,7 @@ func (PriorityUnknown) String() string { return "meta priority set " + classID(U
 
 func (Counter) String() string { return "counter" }
 
-func (Masquerade) String() string { return "masquerade" }
+func (Masquerade) String() string { return "masquerade fully-random" }
 
 func (e KeepSource) String() string {
 	if e.Field == IP6Source {

@@ -292,6 +292,9 @@ func natChain(mesh []netip.Addr) Chain {
 	return Chain{ChainSpec{"source_nat", &Hook{"nat", "postrouting", prioritySourceNAT}}, append(rules,
 		accept(out(VethPrefix+"*")),
 		accept(out("lo")),
+		// Other nodes hear pods by the mesh alone, and so this node in their place, though pods may show themselves there.
+		rule(isIn(setOwn4, IPSource), isIn(setNodes4, IPDestination), Masquerade{}),
+		rule(isIn(setOwn6, IP6Source), isIn(setNodes6, IP6Destination), Masquerade{}),
 		rule(isIn(setOwn4, IPSource), notIn(IPDestination, setCluster4), notIn(IPDestination, setNoMasq4), Masquerade{}),
 		rule(isIn(setOwn6, IP6Source), notIn(IP6Destination, setCluster6), notIn(IP6Destination, setNoMasq6), Masquerade{}),
 	)}

@@ -149,7 +149,8 @@ type (
 	PriorityUnknown struct{}
 	// Counter counts packets and bytes.
 	Counter struct{}
-	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only).
+	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only). The port is any that is free:
+	// two pods that choose the same at once would meet at the next one, and the second connection would be lost.
 	Masquerade struct{}
 	// KeepSource binds the source to itself, a field of the packet (nat chains only): no later chain rewrites it.
 	KeepSource struct{ Field Field }

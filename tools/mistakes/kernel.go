@@ -20,6 +20,11 @@ func inGuard() []mistake {
 			pkg: pkg, test: "TestPodsDoNotReachTheLoopback", says: "127.0.0.1: arrives true",
 		},
 		{
+			name: "pods show themselves to nodes", file: file, tags: inKernel,
+			right: "\t\trule(isIn(setOwn4, IPSource), isIn(setNodes4, IPDestination), Masquerade{}),\n", wrong: "",
+			pkg: pkg, test: "TestNodesSeeNodes", says: "a node sees 10.244.1.10",
+		},
+		{
 			name: "router advertisements of a pod, under its own address", file: file, tags: inKernel,
 			right: "drop(ICMPType{58, icmp6RouterAdvertisement}),\n", wrong: "",
 			pkg: pkg, test: "TestNeighbourMessagesOfPods", says: "ICMPv6 type 134",

@@ -124,7 +124,7 @@ func Default() Config {
 		LogLevel:   slog.LevelInfo,
 		Underlay:   Underlay{Family: FamilyAuto},
 		WireGuard:  WireGuard{Port: 51820, Implementation: ImplementationAuto, Rotation: 7 * 24 * time.Hour, PresharedKeys: true},
-		Gossip:     Gossip{Port: 7946},
+		Gossip:     Gossip{Port: 7950},
 		Probe:      Probe{Port: 7947},
 		Announce:   Announce{Port: 7948},
 		Health:     Health{Port: 7949},
