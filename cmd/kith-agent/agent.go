@@ -228,11 +228,15 @@ func (a *agent) openCluster() error {
 	if a.nodes, err = overlaykube.New(a.client, a.node, a.log); err != nil {
 		return err
 	}
+	if !a.cfg.HoldSigningKeys {
+		a.notary.ledger.FollowKeys()
+	}
 	remembered := a.recall()
 	a.bounds = newBounds(a.log, a.node, a.cfg.PodCIDRs)
 	a.known = newKnownNodes(a.nodes, remembered.Nodes, a.bounds.Get)
 	a.admission = &admissionCheck{log: a.log, client: a.client}
 	a.secret = newGossipKeys(a.log, a.client, namespace(), remembered.GossipKeys)
+	a.secret.accept = a.notary.Accept
 	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
 	if a.policies, err = policykube.New(a.client, a.policyChanged); err != nil {
 		return err

@@ -93,6 +93,7 @@ func (a *agent) reportTrust(r *status.Report) {
 			r.Problems = append(r.Problems, fmt.Sprintf("%d claims of %s refused: %s", refused.Count, cmp.Or(refused.Node, "unknown nodes"), refused.Cause))
 		}
 	}
+	r.Problems = append(r.Problems, a.notary.Problems()...)
 	if keys, err := a.secret.Keys(); err == nil {
 		r.Gossip.Keys = fingerprints(keys)
 	}
