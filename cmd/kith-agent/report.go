@@ -97,11 +97,10 @@ func (a *agent) reportTrust(r *status.Report) {
 	if keys, err := a.secret.Keys(); err == nil {
 		r.Gossip.Keys = fingerprints(keys)
 	}
-	for _, problem := range []string{a.secret.Problem(), a.admission.Problem()} {
-		if problem != "" {
-			r.Problems = append(r.Problems, problem)
-		}
+	if problem := a.secret.Problem(); problem != "" {
+		r.Problems = append(r.Problems, problem)
 	}
+	r.Problems = append(r.Problems, a.admission.Problems()...)
 }
 
 func (a *agent) reportMesh(ctx context.Context, r *status.Report) {
