@@ -53,7 +53,7 @@ var house = map[string]rule{
 	"cmd/kith":                    {imports: []string{"identity", "policy", "policy/matrix", "cmd/kith/manifest", "cmd/kith/status"}},
 	"cmd/kith/manifest":           {imports: []string{"deploy", "identity", "identity/kube", "overlay", "overlay/kube", "policy", "policy/kube", "policy/matrix"}},
 	"cmd/kith/status":             {pure: true},
-	"cmd/kith-agent":              {imports: []string{"identity/...", "overlay/...", "policy/...", "cni/...", "cmd/kith/status", "cmd/kith-agent/config"}},
+	"cmd/kith-agent":              {imports: []string{"identity/...", "overlay/...", "policy/...", "cni/...", "cmd/kith/status", "cmd/kith-agent/config", "deploy"}},
 	"cmd/kith-agent/config":       {},
 	"cmd/kith-cni":                {imports: []string{"cni", "cni/client", "cni/pending"}},
 	"cmd/kith-wireguard":          {imports: []string{"overlay/wireguard", "overlay/wireguard/userspace", "cmd/kith-agent/config"}},

@@ -7,5 +7,12 @@ import _ "embed"
 //go:embed helm/kith/crds/clusternetworkpolicies.yaml
 var clusterNetworkPolicies string
 
+//go:embed helm/kith/templates/admission.yaml
+var admissionPolicies string
+
+// AdmissionPolicies are the policies by which the API server holds kubelets, agents and all others who may write Nodes to
+// what is theirs, each with its binding: YAML documents.
+func AdmissionPolicies() string { return admissionPolicies }
+
 // ClusterNetworkPolicies is the definition of ClusterNetworkPolicy by which the API server accepts or refuses one.
 func ClusterNetworkPolicies() string { return clusterNetworkPolicies }

@@ -4,9 +4,7 @@ package e2e
 
 import (
 	"context"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,12 +14,7 @@ import (
 func TestGossipKeyChanges(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	program := filepath.Join(t.TempDir(), "kith")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "./cmd/kith")
-	build.Dir, build.Env = filepath.Dir(shared.builder.Module), append(os.Environ(), "CGO_ENABLED=0") // as for the image, so that all is compiled
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build kith: %v: %s", err, out)
-	}
+	program := kithProgram(ctx, t)
 	old := gossipKey(t)
 	// What others put the machine through before is not this test's.
 	for began := time.Now(); missed(t) != "" && time.Since(began) < patience; {

@@ -386,13 +386,16 @@ func namesOneIn(prefixes []netip.Prefix, line string) bool {
 
 // nodeReport is what an agent says about its node.
 type nodeReport struct {
-	Started time.Time
-	Ready   bool
-	Reasons []string
-	Apply   struct{ At time.Time }
-	Gossip  struct{ Keys []string }
-	Members []struct{ Node, State string }
-	Peers   []struct {
+	Node     string
+	Started  time.Time
+	Ready    bool
+	Reasons  []string
+	Problems []string
+	Apply    struct{ At time.Time }
+	Gossip   struct{ Keys []string }
+	Claim    struct{ SigningKey string }
+	Members  []struct{ Node, State string }
+	Peers    []struct {
 		Node, PublicKey, Endpoint string
 		AllowedIPs                []string
 	}

@@ -4,10 +4,13 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
 )
 
@@ -36,9 +39,15 @@ func TestAgentRights(t *testing.T) {
 		{"another secret", config, []string{"-n", "kith-system", "get", "secret", "other"}, "forbidden"},
 		{"all secrets", config, []string{"-n", "kith-system", "get", "secrets"}, "forbidden"},
 		{"make another secret", config, []string{"-n", "kith-system", "create", "secret", "generic", "other"}, "only make the Secret kith-gossip"},
+		{"a gossip key with another's signing key", config, []string{"-n", "kith-system", "create", "secret", "generic", "kith-gossip", "--from-literal=key=x", "--from-literal=node.x=y"}, "only make the gossip key"},
+		{"the gossip key again", config, []string{"-n", "kith-system", "create", "secret", "generic", "kith-gossip", "--from-literal=key=x"}, "already exists"},
 		{"a secret elsewhere", config, []string{"-n", "default", "create", "secret", "generic", "kith-gossip"}, "forbidden"},
 		{"pods", config, []string{"get", "pods", "-A", "-o", "name"}, ""},
 		{"change pods", config, []string{"-n", "kith-system", "label", "pod", pod, "test=1"}, "forbidden"},
+		{"look at what holds others", config, []string{"get", "validatingadmissionpolicy/kith-annotations", "validatingadmissionpolicybinding/kith-pod-cidrs", "-o", "name"}, ""},
+		{"look at other policies", config, []string{"get", "validatingadmissionpolicies"}, "forbidden"},
+		{"take away what holds others", config, []string{"delete", "validatingadmissionpolicybinding", "kith-annotations"}, "forbidden"},
+		{"accept a signing key", config, []string{"-n", "kith-system", "patch", "secret", "kith-gossip", "--type=merge", "-p", `{"stringData":{"node.x":"u k"}}`}, "forbidden"},
 		{"change cluster policies", config, []string{"auth", "can-i", "patch", "clusternetworkpolicies.policy.networking.k8s.io"}, "no"},
 		{"exec", config, []string{"auth", "can-i", "create", "pods/exec", "-A"}, "no"},
 	}
@@ -93,6 +102,82 @@ func TestNodesAnnotationsAreTheirAgents(t *testing.T) {
 		{"and away", kubelet, merge(own, `{"annotations":{"example.com/test":null}}`), ""},
 		{"an administrator's label", admin, merge(other, `{"labels":{"example.com/test":null}}`), ""},
 	})
+	// The policies are as shipped, whatever the API server has filled in.
+	for _, r := range allSay(t) {
+		for _, problem := range r.Problems {
+			if strings.Contains(problem, "admission polic") {
+				t.Errorf("%s: %s", r.Node, problem)
+			}
+		}
+	}
+}
+
+// TestKubeletsPodsStayInTheirNamespaces: where mirrorPodNamespaces says so, a kubelet makes pods for its static pods there and
+// nowhere else; everybody else goes on as before.
+func TestKubeletsPodsStayInTheirNamespaces(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	own, _, _ := agentOfOneNode(ctx, t)
+	kubelet, err := shared.KubeletConfig(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid := kubectl(ctx, t, "get", "node", own, "-o", "jsonpath={.metadata.uid}")
+	pod := filepath.Join(t.TempDir(), "pod")
+	manifest := fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"mirror","annotations":{"kubernetes.io/config.mirror":"x"},`+
+		`"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":%q,"uid":%q,"controller":true}]},`+
+		`"spec":{"nodeName":%q,"containers":[{"name":"c","image":"x"}]}}`, own, uid, own)
+	if err := os.WriteFile(pod, []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	create := func(namespace string) []string {
+		return []string{"-n", namespace, "create", "--dry-run=server", "-f", pod}
+	}
+	tryRights(ctx, t, []right{{"before", kubelet, create("default"), ""}})
+	text := mirrorPolicy(t, "kube-system")
+	t.Cleanup(func() {
+		if _, err := shared.Kubectl(context.Background(), "delete", "validatingadmissionpolicy/kith-mirror-pods", "validatingadmissionpolicybinding/kith-mirror-pods"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := shared.Apply(ctx, text); err != nil {
+		t.Fatal(err)
+	}
+	// The API server takes a while to hear of its own policies.
+	for {
+		out, err := shared.Kubectl(ctx, append([]string{"--kubeconfig", kubelet}, create("default")...)...)
+		if err != nil && strings.Contains(out+err.Error(), "mirrorPodNamespaces") {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("allowed: %s (%v)", out, err)
+		}
+	}
+	tryRights(ctx, t, []right{
+		{"a kubelet elsewhere", kubelet, create("default"), "in the namespaces of mirrorPodNamespaces alone"},
+		{"a kubelet there", kubelet, create("kube-system"), ""},
+		{"an administrator", shared.Kubeconfig(), create("default"), ""},
+	})
+}
+
+// mirrorPolicy is the chart's policy for these namespaces.
+func mirrorPolicy(t *testing.T, namespaces ...string) string {
+	t.Helper()
+	file := filepath.Join(filepath.Dir(shared.builder.Module), "deploy", "helm", "kith", "templates", "mirrorpods.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	toJSON := func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err }
+	chart, err := template.New("mirrorpods").Funcs(template.FuncMap{"toJson": toJSON}).Parse(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := chart.Execute(&b, map[string]any{"Values": map[string]any{"mirrorPodNamespaces": namespaces}}); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 func tryRights(ctx context.Context, t *testing.T, tests []right) {

@@ -24,6 +24,7 @@ type Claim struct {
 	Keys                [Lanes]Key
 	Generation, Settled uint32
 	Endpoints           []netip.AddrPort // of lane 0; those of lane n are n ports higher
+	Signing             SigningKey       // what it was verified with, as Ledger.Claims says; no part of what is sealed
 }
 
 // SigningKey is the public half of the key that a node signs its claims with.

@@ -13,10 +13,13 @@ import (
 // Ledger judges claims and keeps, for every node, the one of the highest epoch
 // that verifies, whoever brought it: the Node object, gossip, or the disk.
 //
-// What a claim is judged by comes from Node objects alone. What fails is refused
-// and counted by cause. Work and memory have bounds, whatever gossip brings: a
-// record costs at most a verification within a budget, and records of nodes that
-// are not known yet are held back in a fixed number of places.
+// What a claim is judged by comes from Node objects alone. A signing key by which
+// a node was heard holds until its Node object is gone: who can write Node objects
+// cannot give a node another one, nor take it away. Only an Acceptance lets another
+// take its place. What fails is refused and counted by cause. Work and memory have
+// bounds, whatever gossip brings: a record costs at most a verification within a
+// budget, and records of nodes that are not known yet are held back in a fixed
+// number of places.
 //
 // It is not safe for concurrent use.
 type Ledger struct {
@@ -25,6 +28,8 @@ type Ledger struct {
 	held     held
 	budget   Budget
 	refused  map[refusalKey]uint64
+	accepted map[string]Acceptance
+	follows  bool
 	revision uint64
 }
 
@@ -34,6 +39,8 @@ type account struct {
 	key       SigningKey
 	signing   string // the annotations, as last judged
 	published string
+	pinned    bool   // the key holds against another
+	other     string // what the Node object names in place of a pinned key
 	claim     Claim
 	sealed    []byte
 	budget    Budget
@@ -83,11 +90,15 @@ func (l *Ledger) SetNodes(nodes []Node) []Refusal {
 	return refusals
 }
 
-// setNode opens the node's account anew if it is another node under an old name,
-// or has another signing key.
+// setNode opens a new account if this is another node under an old name, or one that
+// may have another signing key.
 func (l *Ledger) setNode(n *Node) error {
 	a := l.accounts[n.Name]
-	if a == nil || a.uid != n.UID || a.signing != n.SigningKey {
+	if a != nil && a.uid == n.UID && a.pinned && (n.SigningKey == a.signing || !l.accepts(n)) {
+		if err := l.hold(a, n); err != nil || a.other != "" {
+			return err
+		}
+	} else if a == nil || a.uid != n.UID || a.signing != n.SigningKey {
 		a = &account{uid: n.UID, signing: n.SigningKey, budget: Budget{Burst: 64, PerSecond: 4}, revision: &l.revision}
 		l.accounts[n.Name] = a
 		l.revision++
@@ -98,6 +109,7 @@ func (l *Ledger) setNode(n *Node) error {
 		if a.key, err = ParseSigningKey(n.SigningKey); err != nil {
 			return l.refuse(n.Name, NoSigningKey, "annotation %s: %v", SigningKeyAnnotation, err)
 		}
+		a.pinned = !l.follows && (n.KeyHeld || l.accepts(n))
 	}
 	if n.Claim == a.published || a.key == (SigningKey{}) {
 		return nil
@@ -106,6 +118,11 @@ func (l *Ledger) setNode(n *Node) error {
 	if n.Claim == "" {
 		return nil
 	}
+	return l.readClaim(a, n)
+}
+
+// readClaim judges the claim on a Node object.
+func (l *Ledger) readClaim(a *account, n *Node) error {
 	record, err := base64.StdEncoding.Strict().DecodeString(n.Claim)
 	if err != nil {
 		return l.refuse(n.Name, Malformed, "annotation %s is not base64", ClaimAnnotation)
@@ -148,6 +165,10 @@ func (l *Ledger) Hear(h Heard, now time.Time) error {
 	}
 	if !l.at(a.claim, h.Address) {
 		return l.refuse(h.Name, WrongAddress, "said to be at %s, which its claim does not name", h.Address)
+	}
+	if !a.pinned && !l.follows {
+		a.pinned = true
+		l.revision++ // it is to be kept
 	}
 	return nil
 }
@@ -211,7 +232,7 @@ func (l *Ledger) Claims() []Claim {
 	for _, a := range l.accounts {
 		if a.sealed != nil {
 			c := a.claim
-			c.Endpoints = slices.Clone(c.Endpoints)
+			c.Endpoints, c.Signing = slices.Clone(c.Endpoints), a.key
 			out = append(out, c)
 		}
 	}
@@ -219,13 +240,18 @@ func (l *Ledger) Claims() []Claim {
 	return out
 }
 
-// Published returns the nodes with each one's claim as the ledger has it in place
-// of the annotation: what has to be kept to begin from here again.
+// Published returns the nodes with each one's claim and signing key as the ledger has
+// them in place of the annotations: what has to be kept to begin from here again.
 func (l *Ledger) Published(nodes []Node) []Node {
 	out := slices.Clone(nodes)
 	for i, n := range out {
 		out[i].Claim = ""
-		if a := l.accounts[n.Name]; a != nil && a.uid == n.UID && a.sealed != nil {
+		a := l.accounts[n.Name]
+		if a == nil || a.uid != n.UID {
+			continue
+		}
+		out[i].SigningKey, out[i].KeyHeld = a.signing, a.pinned
+		if a.sealed != nil {
 			out[i].Claim = base64.StdEncoding.EncodeToString(a.sealed)
 		}
 	}

@@ -16,6 +16,8 @@
 //     its keys and endpoints, and nothing of another node: it holds only if it
 //     verifies with the signing key that the Node object names, is of the highest
 //     epoch seen, and proves that the node holds its WireGuard keys.
+//   - A signing key by which a node was heard holds for as long as its Node object
+//     lives. Another under the same UID needs an Acceptance.
 //   - Every address belongs to at most one node: the node created first (then the
 //     smaller name) keeps a contested CIDR or key, the other is refused and told.
 //   - What a node says of its addresses takes nothing from another: an address
@@ -68,6 +70,7 @@ type Node struct {
 	Labels      map[string]string
 	SigningKey  string
 	Claim       string
+	KeyHeld     bool // SigningKey holds against another under the same UID (see Ledger); no Node object says this
 }
 
 // maxAddresses bounds what one Node costs those who look for it.

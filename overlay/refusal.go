@@ -14,6 +14,7 @@ type Cause string
 const (
 	UnknownNode     Cause = "unknown-node"
 	NoSigningKey    Cause = "no-signing-key"
+	OtherKey        Cause = "other-signing-key"
 	OtherVersion    Cause = "version"
 	Malformed       Cause = "malformed"
 	BadSignature    Cause = "bad-signature"

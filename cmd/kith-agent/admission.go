@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,13 +15,15 @@ import (
 )
 
 // admissionCheck tries, without effect, what the admission policy must refuse: to annotate another Node. All trust in
-// the mesh rests on that refusal.
+// the mesh rests on that refusal. What it cannot try, since it concerns others than agents, it compares with what is shipped.
 type admissionCheck struct {
-	log    *slog.Logger
-	client kubernetes.Interface
+	log     *slog.Logger
+	client  kubernetes.Interface
+	shipped []admission
 
 	mu      sync.Mutex
 	problem string
+	weak    []string
 }
 
 const (
@@ -31,11 +34,51 @@ const (
 	admissionPatch = `{"metadata":{"annotations":{"kith.network/admission-check":"1"}}}`
 )
 
-// Problem says what is wrong; empty: nothing, as far as is known.
-func (c *admissionCheck) Problem() string {
+// Problems says what is wrong, as far as is known.
+func (c *admissionCheck) Problems() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.problem
+	if c.problem == "" {
+		return slices.Clone(c.weak)
+	}
+	return append([]string{c.problem}, c.weak...)
+}
+
+// watch compares the policies now and then with those that are shipped.
+func (c *admissionCheck) watch(ctx context.Context) error {
+	for {
+		wait := admissionEvery
+		if err := c.compare(ctx); err != nil {
+			wait = lastRetry
+			c.log.Debug("admission policies not compared", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// compare says what is wrong with the policies that the API server has. Without an answer, what was known stays.
+func (c *admissionCheck) compare(ctx context.Context) error {
+	var weak []string
+	for _, want := range c.shipped {
+		problem, err := want.problem(ctx, c.client)
+		if err != nil {
+			return err
+		}
+		if problem != "" {
+			weak = append(weak, problem)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(weak) > 0 && !slices.Equal(weak, c.weak) {
+		c.log.Error("the cluster is not safe", "problems", weak)
+	}
+	c.weak = weak
+	return nil
 }
 
 // run checks now and then, on any Node that other returns. A cluster of one node has nobody to be held apart from.

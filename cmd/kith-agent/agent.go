@@ -22,6 +22,7 @@ import (
 	"github.com/kithnet/kith/cmd/kith-agent/config"
 	"github.com/kithnet/kith/cni/ipam"
 	"github.com/kithnet/kith/cni/veth"
+	"github.com/kithnet/kith/deploy"
 	"github.com/kithnet/kith/identity/announce"
 	identitykube "github.com/kithnet/kith/identity/kube"
 	"github.com/kithnet/kith/overlay"
@@ -100,6 +101,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"publish claim":          a.publish,
 		"remember mesh":          a.remember,
 		"check admission":        a.checkAdmission,
+		"compare admission":      a.admission.watch,
 		"learn bounds":           a.learnBounds,
 		"gather input":           a.gather,
 		"keep mesh":              a.keepMesh,
@@ -230,11 +232,19 @@ func (a *agent) openCluster() error {
 	if a.nodes, err = overlaykube.New(a.client, a.node, a.log); err != nil {
 		return err
 	}
+	if !a.cfg.HoldSigningKeys {
+		a.notary.ledger.FollowKeys()
+	}
 	remembered := a.recall()
 	a.bounds = newBounds(a.log, a.node, a.cfg.PodCIDRs)
 	a.known = newKnownNodes(a.nodes, remembered.Nodes, a.bounds.Get)
-	a.admission = &admissionCheck{log: a.log, client: a.client}
+	shipped, err := shippedAdmissions(deploy.AdmissionPolicies())
+	if err != nil {
+		return err
+	}
+	a.admission = &admissionCheck{log: a.log, client: a.client, shipped: shipped}
 	a.secret = newGossipKeys(a.log, a.client, namespace(), remembered.GossipKeys)
+	a.secret.accept = a.notary.Accept
 	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
 	if a.policies, err = policykube.New(a.client, a.policyChanged); err != nil {
 		return err

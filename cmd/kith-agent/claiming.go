@@ -62,6 +62,10 @@ func (a *agent) publish(ctx context.Context) error {
 			_, sealed = a.speaker.Said()
 		}
 		p := overlaykube.Publication{SigningKey: a.speaker.signer.Public(), Claim: sealed}
+		if before := self.SigningKey; before != "" && before != p.SigningKey.String() {
+			a.log.Warn("own Node bears another signing key than this node has: it is written again; if this node has lost its own, "+
+				"nodes that know it wait for: kubectl kith mesh accept "+a.node, "found", before, "own", p.SigningKey)
+		}
 		if err := a.nodes.Publish(ctx, p); err != nil {
 			return ignoreEnd(ctx, err)
 		}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kithnet/kith/cmd/kith/status"
+	"github.com/kithnet/kith/overlay"
 )
 
 const (
@@ -29,6 +30,10 @@ const (
 	maxGossipKeys   = 8
 )
 
+// acceptedPrefix begins the names of the Secret's entries that say which new signing keys an administrator accepts; the
+// node's name follows. They are here, and not on Nodes, because who may patch Nodes may not write this Secret.
+const acceptedPrefix = "node."
+
 // gossipKeys follows the Secret with the keys that the cluster's gossip is encrypted with: those received may bear, and
 // first the one that is sent with. What cannot be read changes nothing.
 type gossipKeys struct {
@@ -36,6 +41,7 @@ type gossipKeys struct {
 	client    kubernetes.Interface
 	namespace string
 	changed   chan struct{}
+	accept    func(map[string]overlay.Acceptance) // receives what administrators accept
 
 	mu      sync.Mutex
 	keys    [][]byte
@@ -43,7 +49,10 @@ type gossipKeys struct {
 }
 
 func newGossipKeys(log *slog.Logger, client kubernetes.Interface, namespace string, remembered [][]byte) *gossipKeys {
-	return &gossipKeys{log: log, client: client, namespace: namespace, keys: remembered, changed: make(chan struct{}, 1)}
+	return &gossipKeys{
+		log: log, client: client, namespace: namespace, keys: remembered, changed: make(chan struct{}, 1),
+		accept: func(map[string]overlay.Acceptance) {},
+	}
 }
 
 // Keys returns the keys; none if they are not known yet.
@@ -112,13 +121,17 @@ func (g *gossipKeys) take(object any) {
 	if !ok || secret.Name != gossipSecret {
 		return
 	}
+	accepted, unread := parseAccepted(secret)
+	g.accept(accepted)
 	keys, err := parseGossipKeys(secret)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.problem = ""
+	if both := errors.Join(err, unread); both != nil {
+		g.problem = both.Error()
+		g.log.Error("secret has a mistake: what it concerns is not taken", "error", both)
+	}
 	if err != nil {
-		g.problem = err.Error()
-		g.log.Error("gossip keys not taken: those of before stay", "error", err)
 		return
 	}
 	if slices.EqualFunc(keys, g.keys, slices.Equal[[]byte]) {
@@ -145,6 +158,30 @@ func parseGossipKeys(secret *corev1.Secret) ([][]byte, error) {
 			secret.Namespace, secret.Name, gossipSecretKey, gossipKeyLength, gossipKeyLength, maxGossipKeys)
 	}
 	return keys, nil
+}
+
+// parseAccepted reads the accepted signing keys by node, and leaves out what is none.
+func parseAccepted(secret *corev1.Secret) (map[string]overlay.Acceptance, error) {
+	out := map[string]overlay.Acceptance{}
+	var wrong []string
+	for name, text := range secret.Data {
+		node, ok := strings.CutPrefix(name, acceptedPrefix)
+		if !ok {
+			continue
+		}
+		a, err := overlay.ParseAcceptance(string(text))
+		if err != nil {
+			wrong = append(wrong, name)
+			continue
+		}
+		out[node] = a
+	}
+	if len(wrong) == 0 {
+		return out, nil
+	}
+	slices.Sort(wrong)
+	return out, fmt.Errorf("secret %s/%s: entries %q: each must be a Node's UID and its signing key in base64, with a space between them",
+		secret.Namespace, secret.Name, wrong)
 }
 
 // fingerprints name keys without telling them.

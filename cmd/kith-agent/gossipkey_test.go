@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/kithnet/kith/overlay"
 )
 
 func startKeys(t *testing.T, client kubernetes.Interface) *gossipKeys {
@@ -85,6 +87,30 @@ func TestGossipKeysAreFollowed(t *testing.T) {
 	}
 	put(keyLine("b"))
 	await(t, "one key", func() bool { return prints(g) == strings.Fields(both)[0] && g.Problem() == "" })
+}
+
+// TestAcceptedKeysAreRead holds that the Secret's entries of nodes say which signing keys are accepted, that one which cannot
+// be read is named with what to write, and that it takes nothing from the others, nor from the gossip keys.
+func TestAcceptedKeysAreRead(t *testing.T) {
+	const key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	secret := secretWith(keyLine("a"))
+	secret.Data["node.n2"] = []byte("u2 " + key + "\n")
+	secret.Data["node.n3"] = []byte(key)
+	g := newGossipKeys(slog.New(slog.DiscardHandler), nil, "kith-system", nil)
+	var got map[string]overlay.Acceptance
+	g.accept = func(all map[string]overlay.Acceptance) { got = all }
+	g.take(secret)
+	if len(got) != 1 || got["n2"].String() != "u2 "+key {
+		t.Errorf("accepted %v", got)
+	}
+	if p := g.Problem(); !strings.Contains(p, `"node.n3"`) || !strings.Contains(p, "UID") || prints(g) == "" {
+		t.Errorf("problem %q, keys %q", p, prints(g))
+	}
+	delete(secret.Data, "node.n2")
+	delete(secret.Data, "node.n3")
+	if g.take(secret); len(got) != 0 || g.Problem() != "" {
+		t.Errorf("accepted %v, problem %q", got, g.Problem())
+	}
 }
 
 func TestGossipKeyRefused(t *testing.T) {

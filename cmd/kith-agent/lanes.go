@@ -308,7 +308,7 @@ func (l *lanes) others(v view) []other {
 			continue
 		}
 		o := other{Node: n, claim: claim, own: generation, alive: alive[n.Name], lane: laneOf(n, routes)}
-		o.party = preshared.Other{Name: n.Name, UID: n.UID, Own: own, Keys: claim.Keys}
+		o.party = preshared.Other{Name: n.Name, UID: n.UID, Own: own, Keys: claim.Keys, Signing: claim.Signing}
 		for lane, key := range claim.Keys {
 			p, ok := peers[lane][key]
 			if !ok || v.have.Lanes[lane].Key != own[lane] {
@@ -322,10 +322,7 @@ func (l *lanes) others(v view) []other {
 			o.party.InUse[lane] = o.lane == lane && o.fresh[lane]
 		}
 		o.alive = o.alive || o.fresh[0] || o.fresh[1]
-		var err error
-		if o.party.Signing, err = overlay.ParseSigningKey(n.SigningKey); err == nil {
-			out = append(out, o)
-		}
+		out = append(out, o)
 	}
 	slices.SortFunc(out, func(a, b other) int { return a.Created.Compare(b.Created) })
 	return out

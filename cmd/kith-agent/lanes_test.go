@@ -84,10 +84,20 @@ func laneNetwork(t *testing.T, willing ...bool) []*laneNode {
 		n.restart()
 		n.claim = overlay.Claim{Node: name, UID: n.node.UID, Endpoints: []netip.AddrPort{netip.AddrPortFrom(n.node.InternalIPs[0], 51820)}}
 		n.claim.Keys, n.claim.Generation = keys.Public()
+		n.claim.Signing = overlay.SigningKey(public)
 		network[name] = n
 		all = append(all, n)
 	}
 	return all
+}
+
+// TestPresharedKeysGoByTheHeldKey holds that preshared keys are agreed on by the signing key that the other's claim was
+// verified with, whatever its Node object names.
+func TestPresharedKeysGoByTheHeldKey(t *testing.T) {
+	all := laneNetwork(t, true, true)
+	all[1].node.SigningKey = laneNetwork(t, true)[0].node.SigningKey
+	now := time.Now()
+	until(t, all, &now, overlay.FirstGeneration, secretAgreed)
 }
 
 // round lets every node take what has come, and makes its kernel what it wants.

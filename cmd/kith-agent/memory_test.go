@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,6 +137,50 @@ func TestClaimsOnDiskHold(t *testing.T) {
 	old[1].UID = "reborn"
 	if claims := again.notary.SetNodes(old); len(claims) != 1 || claims[0].Node != "n1" {
 		t.Errorf("claims %v, though n2 is another node now", claims)
+	}
+}
+
+// TestSigningKeysOutliveARestart holds that a node's key is not changed by what is written on its Node, neither live nor after
+// a restart of the agent, and that status names the node, and the command that accepts the new key, but no text of the Node's.
+func TestSigningKeysOutliveARestart(t *testing.T) {
+	all := laneNetwork(t, true, true)
+	victim, thief := all[1], laneNetwork(t, true, true)[1]
+	nodes := annotated(t, all, 1)
+	if err := all[0].folder.SaveMemory(disk.Memory{Nodes: nodes, GossipKeys: [][]byte{{1}}}); err != nil {
+		t.Fatal(err)
+	}
+	a := rememberer(t, all[0])
+	a.notary.SetNodes(a.known.List())
+	from := netip.AddrPortFrom(victim.node.InternalIPs[0], 7946)
+	if err := a.notary.Hear(overlay.Heard{Name: "n2", Address: from, Record: victim.record(t, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	waitUntilRemembered(t, a, victim.record(t, 2))
+	forged := annotated(t, []*laneNode{all[0], thief}, 9)
+	for when, a := range map[string]*agent{"live": a, "after a restart": rememberer(t, all[0])} {
+		claims := a.notary.SetNodes(forged)
+		if len(claims) != 2 || claims[1].Epoch != 2 || claims[1].Keys != victim.claim.Keys {
+			t.Errorf("%s: claims %+v", when, claims)
+		}
+		said := strings.Join(a.notary.Problems(), "\n")
+		if !strings.Contains(said, "kubectl kith mesh accept n2;") || !strings.Contains(said, thief.node.SigningKey) {
+			t.Errorf("%s: problems %s", when, said)
+		}
+		odd := forged[1]
+		odd.SigningKey = "$(reboot)"
+		a.notary.SetNodes([]overlay.Node{forged[0], odd})
+		if said := strings.Join(a.notary.Problems(), "\n"); strings.Contains(said, "reboot") || !strings.Contains(said, "node n2") {
+			t.Errorf("%s: problems %s", when, said)
+		}
+		a.notary.Accept(map[string]overlay.Acceptance{"n2": {UID: thief.node.UID, Key: thief.claim.Signing}})
+		select {
+		case <-a.notary.Changed():
+		default:
+			t.Errorf("%s: nobody looks at what was accepted", when)
+		}
+		if claims := a.notary.SetNodes(forged); claims[1].Epoch != 9 || len(a.notary.Problems()) != 0 {
+			t.Errorf("%s: accepted, and claims %+v", when, claims)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -70,6 +71,36 @@ func (n *notary) SetNodes(nodes []overlay.Node) []overlay.Claim {
 		n.tell(r)
 	}
 	return n.ledger.Claims()
+}
+
+// Accept takes which nodes may change to which signing keys.
+func (n *notary) Accept(all map[string]overlay.Acceptance) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ledger.Accept(all)
+	nudge(n.changed)
+}
+
+// Problems says which nodes' signing keys have changed without anybody's word, and what to do.
+func (n *notary) Problems() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for _, c := range n.ledger.KeyChanges() {
+		out = append(out, changeProblem(c))
+	}
+	return out
+}
+
+// changeProblem names a node and the command that accepts its new key. What is not the form of a key is not repeated:
+// somebody may copy it into a shell.
+func changeProblem(c overlay.KeyChange) string {
+	const holds = "node %s: the signing key on its Node is not the one that it was heard by, %s, which goes on to hold: "
+	if c.Key == (overlay.SigningKey{}) {
+		return fmt.Sprintf(holds+"annotation %s bears no key; the node's agent writes it again", c.Node, c.Held, overlay.SigningKeyAnnotation)
+	}
+	return fmt.Sprintf(holds+"if the node has lost /var/lib/kith, accept %s by: kubectl kith mesh accept %s; if not, somebody else has written it",
+		c.Node, c.Held, c.Key, c.Node)
 }
 
 // Published returns the nodes with the claims that hold.

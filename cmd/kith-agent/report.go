@@ -97,14 +97,14 @@ func (a *agent) reportTrust(r *status.Report) {
 			r.Problems = append(r.Problems, fmt.Sprintf("%d claims of %s refused: %s", refused.Count, cmp.Or(refused.Node, "unknown nodes"), refused.Cause))
 		}
 	}
+	r.Problems = append(r.Problems, a.notary.Problems()...)
 	if keys, err := a.secret.Keys(); err == nil {
 		r.Gossip.Keys = fingerprints(keys)
 	}
-	for _, problem := range []string{a.secret.Problem(), a.admission.Problem()} {
-		if problem != "" {
-			r.Problems = append(r.Problems, problem)
-		}
+	if problem := a.secret.Problem(); problem != "" {
+		r.Problems = append(r.Problems, problem)
 	}
+	r.Problems = append(r.Problems, a.admission.Problems()...)
 }
 
 func (a *agent) reportMesh(ctx context.Context, r *status.Report) {

@@ -162,7 +162,10 @@ func (k *cluster) save(ctx context.Context, ring gossipRing) error {
 }
 
 func put(secret *corev1.Secret, ring gossipRing) {
-	secret.Data = map[string][]byte{gossipField: []byte(strings.Join(ring.keys, "\n") + "\n")}
+	if secret.Data == nil {
+		secret.Data = map[string][]byte{}
+	}
+	secret.Data[gossipField] = []byte(strings.Join(ring.keys, "\n") + "\n")
 	if ring.to == "" {
 		delete(secret.Annotations, rotateTo)
 		return

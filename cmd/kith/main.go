@@ -30,7 +30,7 @@ Usage:
 
 Commands:
   status     the mesh and the policies of every node
-  mesh       new keys for the mesh
+  mesh       new keys for the mesh, or for a node that has lost its own
   policy     who reaches whom by manifests alone, without a cluster
   gossip     a new key for the talk between the nodes
   version    this program's version

@@ -11,8 +11,11 @@ import (
 	"github.com/kithnet/kith/cmd/kith/status"
 )
 
-// mesh has one command so far: rotate.
+// mesh has two commands: rotate and accept.
 func (c console) mesh(ctx context.Context, args []string) int {
+	if len(args) > 0 && args[0] == "accept" {
+		return c.accept(ctx, args[1:])
+	}
 	f := statusFlags{}
 	set := flag.NewFlagSet("mesh", flag.ContinueOnError)
 	set.SetOutput(c.err)
@@ -23,7 +26,7 @@ func (c console) mesh(ctx context.Context, args []string) int {
 	set.DurationVar(&f.timeout, "timeout", 10*time.Second, "how long a node may take to answer")
 	set.Usage = func() {
 		fmt.Fprintf(c.err, "Gives every node new WireGuard keys, one lane at a time: traffic moves to new keys once they have shaken hands.\n\n")
-		fmt.Fprintf(c.err, "Usage:\n  %s mesh rotate [flags]\n\nFlags:\n", c.name)
+		fmt.Fprintf(c.err, "Usage:\n  %[1]s mesh rotate [flags]\n  %[1]s mesh accept NODE [flags]   the new signing key of a node that has lost its own\n\nFlags:\n", c.name)
 		set.PrintDefaults()
 	}
 	if len(args) == 0 || args[0] != "rotate" {

@@ -31,7 +31,7 @@ const (
 )
 
 // templates in the order in which they are applied.
-var templates = [...]string{"namespace.yaml", "rbac.yaml", "admission.yaml", "configmap.yaml", "daemonset.yaml"}
+var templates = [...]string{"namespace.yaml", "rbac.yaml", "admission.yaml", "mirrorpods.yaml", "configmap.yaml", "daemonset.yaml"}
 
 // helm renders the chart with values and joins its definitions and templates to one file.
 func helm(t *testing.T, values map[string]any) string {
@@ -57,7 +57,9 @@ func helm(t *testing.T, values map[string]any) string {
 		parts = append(parts, strings.TrimSpace(string(crd.File.Data))+"\n")
 	}
 	for _, name := range templates {
-		parts = append(parts, strings.TrimSpace(files[path.Join("kith/templates", name)])+"\n")
+		if text := strings.TrimSpace(files[path.Join("kith/templates", name)]); text != "" {
+			parts = append(parts, text+"\n")
+		}
 	}
 	return strings.Join(parts, "---\n")
 }
@@ -154,6 +156,22 @@ func TestOverlayAndValuesAgree(t *testing.T) {
 	}
 }
 
+// TestMirrorPods: only who names namespaces gets the policy that keeps kubelets' pods in them.
+func TestMirrorPods(t *testing.T) {
+	const name = "kith-mirror-pods"
+	if strings.Contains(helm(t, nil), name) {
+		t.Errorf("%s is there without a namespace", name)
+	}
+	chart := objects(t, helm(t, map[string]any{"mirrorPodNamespaces": []any{"kube-system", "edge"}}))
+	if chart["ValidatingAdmissionPolicyBinding /"+name] == nil {
+		t.Error("nothing binds the policy")
+	}
+	text := fmt.Sprint(chart["ValidatingAdmissionPolicy /"+name])
+	if want := `request.namespace in ["kube-system","edge"]`; !strings.Contains(text, want) {
+		t.Errorf("the policy lacks %s: %s", want, text)
+	}
+}
+
 // TestProbesFollowTheirPort: who moves the agent's port for probes moves the probes.
 func TestProbesFollowTheirPort(t *testing.T) {
 	text := helm(t, map[string]any{"config": map[string]any{"health": map[string]any{"port": 7000}}})
@@ -171,7 +189,8 @@ func TestChartRefusesUnknownValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"imge: {}", "image: {repo: x}", "image: {pullPolicy: sometimes}", "config: 3", "resources: {agnt: {}}"} {
+	for _, text := range []string{"imge: {}", "image: {repo: x}", "image: {pullPolicy: sometimes}", "config: 3", "resources: {agnt: {}}",
+		"mirrorPodNamespaces: ['a\"] || true']", "mirrorPodNamespaces: kube-system"} {
 		values := map[string]any{}
 		if err := yaml.Unmarshal([]byte(text), &values); err != nil {
 			t.Fatal(err)

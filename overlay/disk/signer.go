@@ -41,8 +41,8 @@ func (s Signer) Sign(message []byte) overlay.Signature {
 }
 
 // LoadSigner returns the signing key, and makes it at first start. A file that
-// cannot be read is an error: nobody would believe this node under a new key until
-// its Node object bears that one.
+// cannot be read is an error: nodes that have heard this one under its
+// key take no other until an administrator accepts it.
 func (f Folder) LoadSigner() (Signer, error) {
 	file := f.File(signerFile)
 	text, err := file.Read()

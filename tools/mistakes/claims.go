@@ -74,6 +74,60 @@ func inOldClaims() []mistake {
 	}
 }
 
+// inSigningKeys let who may write Nodes speak for one.
+func inSigningKeys() []mistake {
+	const file, pkg = "overlay/ledger.go", "./overlay"
+	return []mistake{
+		{
+			name: "another signing key under the same UID", file: file,
+			right: "a.uid == n.UID && a.pinned && (", wrong: "a.uid == n.UID && false && (",
+			pkg: pkg, test: "TestNobodyChangesASigningKey",
+		},
+		{
+			name: "a signing key that holds until a restart", file: file,
+			right: "(n.KeyHeld || l.accepts(n))", wrong: "l.accepts(n)",
+			pkg: replays, test: "TestSigningKeysOutliveARestart",
+		},
+		{
+			name: "a signing key accepted for the Node object before", file: "overlay/acceptance.go",
+			right: "a.UID == n.UID && a.Key", wrong: "a.Key",
+			pkg: pkg, test: "TestAcceptedKey",
+		},
+		{
+			name: "a signing key that nobody was heard by holds", file: file,
+			right: "a.pinned = !l.follows && (n.KeyHeld", wrong: "a.pinned = !l.follows && (true",
+			pkg: pkg, test: "TestNodeThatWasNotHeard",
+		},
+		{
+			name: "preshared keys agreed on with whom the Node object names", file: "cmd/kith-agent/lanes.go",
+			right: "\t\tout = append(out, o)\n", wrong: "\t\to.party.Signing, _ = overlay.ParseSigningKey(n.SigningKey)\n\t\tout = append(out, o)\n",
+			pkg: replays, test: "TestPresharedKeysGoByTheHeldKey",
+		},
+		{
+			name: "a new gossip key takes accepted signing keys away", file: "cmd/kith/gossip.go",
+			right: "if secret.Data == nil {", wrong: "if true {",
+			pkg: "./cmd/kith", test: "TestRotationKeepsAcceptedKeys",
+		},
+	}
+}
+
+// inAdmissionCheck keep quiet about policies that hold nobody.
+func inAdmissionCheck() []mistake {
+	const file, test = "cmd/kith-agent/admission_policy.go", "TestWeakAdmissionPolicyIsNamed"
+	return []mistake{
+		{
+			name: "a policy that only warns", file: file,
+			right: "!slices.Contains(got.ValidationActions, admission1.Deny)", wrong: "len(got.ValidationActions) == 0",
+			pkg: replays, test: test,
+		},
+		{
+			name: "a policy with one more condition", file: file,
+			right: "!within(got.MatchConditions, want.MatchConditions)", wrong: "!within(want.MatchConditions, got.MatchConditions)",
+			pkg: replays, test: test,
+		},
+	}
+}
+
 // inNews are about what members hear of each other beside claims.
 func inNews() []mistake {
 	return []mistake{

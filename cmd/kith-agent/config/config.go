@@ -29,6 +29,8 @@ type Config struct {
 	Announce  Announce
 	Health    Health
 	Policy    Policy
+	// HoldSigningKeys lets the key that a node was heard by hold until its Node object is gone.
+	HoldSigningKeys bool
 	// Masquerade gives pod traffic that leaves the cluster the node's address.
 	Masquerade bool
 	// PodCIDRs are the ranges that every node's pod CIDRs lie in; empty: kubeadm's, where its configuration is there.
@@ -133,6 +135,8 @@ func Default() Config {
 		CNI:        CNI{BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d"},
 		StateDir:   "/var/lib/kith",
 		RunDir:     "/run/kith",
+
+		HoldSigningKeys: true,
 	}
 }
 

@@ -38,6 +38,7 @@ health:
   port: 4504
 policy:
   maxElements: 9000
+holdSigningKeys: false
 masquerade: false
 nonMasqueradeCIDRs:
   - 198.51.100.0/24
@@ -103,7 +104,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "masquerade: true\nmaskerade: true\n",
-			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows announce, cni, gossip, health, logLevel, masquerade, nonMasqueradeCIDRs, podCIDRs, policy, probe, runDir, stateDir, underlay, wireguard"}},
+			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows announce, cni, gossip, health, holdSigningKeys, logLevel, masquerade, nonMasqueradeCIDRs, podCIDRs, policy, probe, runDir, stateDir, underlay, wireguard"}},
 		{"unknown key in a section", "wireguard:\n  prot: 1\n",
 			[]string{"kith.yaml:2: wireguard.prot: is not a key that Kith knows: here it knows implementation, port"}},
 		{"key of another section", "wireguard:\n  port: 1\nport: 2\n", []string{"kith.yaml:3: port: is not a key"}},

@@ -48,6 +48,7 @@ func (c *Config) values() map[string]reader {
 		"announce.port":            port(&c.Announce.Port),
 		"health.port":              port(&c.Health.Port),
 		"policy.maxElements":       maxElements(&c.Policy.MaxElements),
+		"holdSigningKeys":          boolean(&c.HoldSigningKeys),
 		"masquerade":               boolean(&c.Masquerade),
 		"podCIDRs":                 prefixes(&c.PodCIDRs),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
