@@ -4,12 +4,13 @@
 NODES ?= 3
 CNI   ?= kith
 STACK ?= ipv4
+PROXY ?= nftables
 NAME  ?= lab
 STAGES ?=
 BENCH ?= .
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 
-LAB := go -C e2e run ./cmd/lab -name $(NAME) -nodes $(NODES) -cni $(CNI) -stack $(STACK)
+LAB := go -C e2e run ./cmd/lab -name $(NAME) -nodes $(NODES) -cni $(CNI) -stack $(STACK) -proxy $(PROXY)
 
 .PHONY: help demo test lint bench cluster-up cluster-down kind kind-down image generate build go root
 
@@ -30,7 +31,7 @@ bench: go root ## the benchmarks, in the kernel too (BENCH=regexp)
 	@go test -run '^$$' -bench '$(BENCH)' -tags kernel -p 1 ./overlay/wireguard/... ./policy/nft/... ./cmd/kith-agent
 	@go -C e2e test -run '^$$' -bench '$(BENCH)' -tags e2e -timeout 60m ./bench/...
 
-cluster-up: go root ## a cluster in namespaces of this machine (NODES=3 CNI=kith|none STACK=ipv4|dual NAME=lab)
+cluster-up: go root ## a cluster in namespaces of this machine (NODES=3 CNI=kith|none STACK=ipv4|dual PROXY=nftables|iptables NAME=lab)
 	@$(LAB) up
 
 cluster-down: go root ## takes it down

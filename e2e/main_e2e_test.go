@@ -78,7 +78,8 @@ func bringUp(ctx context.Context, dir string) (*cluster.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := cluster.Spec{Name: "e2e", Nodes: 3, CNI: cluster.Kith, Stack: cluster.Stack(os.Getenv("KITH_E2E_STACK")), Owner: cluster.Self()}
+	spec := cluster.Spec{Name: "e2e", Nodes: 3, CNI: cluster.Kith, Stack: cluster.Stack(os.Getenv("KITH_E2E_STACK")),
+		Proxy: cluster.Proxy(os.Getenv("KITH_E2E_PROXY")), Owner: cluster.Self()}
 	if spec.Stack == "" {
 		spec.Stack = cluster.IPv4
 	}

@@ -189,8 +189,8 @@ func TestChartRefusesUnknownValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"imge: {}", "image: {repo: x}", "image: {pullPolicy: sometimes}", "config: 3", "resources: {agnt: {}}",
-		"mirrorPodNamespaces: ['a\"] || true']", "mirrorPodNamespaces: kube-system"} {
+	for _, text := range []string{"imge: {}", "image: {repo: x}", "image: {pullPolicy: sometimes}", "image: {digest: latest}",
+		"image: {digest: sha256:0f}", "config: 3", "resources: {agnt: {}}", "mirrorPodNamespaces: ['a\"] || true']", "mirrorPodNamespaces: kube-system"} {
 		values := map[string]any{}
 		if err := yaml.Unmarshal([]byte(text), &values); err != nil {
 			t.Fatal(err)
@@ -198,6 +198,34 @@ func TestChartRefusesUnknownValues(t *testing.T) {
 		if _, err := chartutil.ToRenderValues(chart, values, chartutil.ReleaseOptions{}, nil); err == nil {
 			t.Errorf("%s: no error", text)
 		}
+	}
+}
+
+// TestImageByDigest: who names the image's digest gets that image in every container, and no other by the same tag.
+func TestImageByDigest(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0f", 32)
+	text := helm(t, map[string]any{"image": map[string]any{"repository": "registry.example.com/kith", "tag": "v9", "digest": digest}})
+	images := regexp.MustCompile(`(?m)^ +image: (.*)$`).FindAllStringSubmatch(text, -1)
+	for _, image := range images {
+		if want := "registry.example.com/kith@" + digest; image[1] != want {
+			t.Errorf("a container's image is %s, want %s", image[1], want)
+		}
+	}
+	if len(images) == 0 {
+		t.Error("there are no containers")
+	}
+}
+
+// TestBaseImagesArePinned: what the image is built of is named by its content.
+func TestBaseImagesArePinned(t *testing.T) {
+	bases := regexp.MustCompile(`(?mi)^\s*FROM\s+(?:--\S+\s+)*(\S+)`).FindAllStringSubmatch(read(t, "../Dockerfile"), -1)
+	for _, base := range bases {
+		if pinned := regexp.MustCompile(`@sha256:[0-9a-f]{64}$`); base[1] != "scratch" && !pinned.MatchString(base[1]) {
+			t.Errorf("deploy/Dockerfile is FROM %s: add the image's digest", base[1])
+		}
+	}
+	if len(bases) == 0 {
+		t.Error("deploy/Dockerfile is from nothing")
 	}
 }
 

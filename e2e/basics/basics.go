@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,15 @@ type suite struct {
 }
 
 // Run makes the pods, runs all checks and removes what it made.
-func Run(t *testing.T, c Cluster) {
+func Run(t *testing.T, c Cluster) { run(t, c, "") }
+
+// Services does the same with the checks of what kube-proxy does.
+func Services(t *testing.T, c Cluster) {
+	run(t, c, "ClusterIP ServiceToItself NodePort HostPort DNS NodeAndPod")
+}
+
+// run runs the checks of these names; none: all.
+func run(t *testing.T, c Cluster, only string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	s := &suite{Cluster: c}
@@ -86,7 +95,9 @@ func Run(t *testing.T, c Cluster) {
 		{"PodToOutsideMasqueraded", s.podToOutside},
 		{"NodeAndPod", s.nodeAndPod},
 	} {
-		t.Run(check.name, func(t *testing.T) { check.run(ctx, t) })
+		if only == "" || slices.Contains(strings.Fields(only), check.name) {
+			t.Run(check.name, func(t *testing.T) { check.run(ctx, t) })
+		}
 	}
 }
 

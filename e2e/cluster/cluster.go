@@ -29,6 +29,9 @@ type CNI string
 // Stack says which address families the cluster has.
 type Stack string
 
+// Proxy says by what kube-proxy makes Services.
+type Proxy string
+
 const (
 	Kith CNI = "kith" // installed by kubectl apply, as a person would
 	None CNI = "none" // nobody: the reference plugins lie in /opt/cni/bin, unused
@@ -36,6 +39,9 @@ const (
 	IPv4     Stack = "ipv4"
 	Dual     Stack = "dual"      // nodes, pods and services have both families, IPv4 first
 	DualIPv6 Stack = "dual-ipv6" // the same, but a node's first address is the IPv6 one
+
+	NFTables Proxy = "nftables"
+	IPTables Proxy = "iptables" // by Debian's iptables, which is a front of nftables' kernel side
 )
 
 // Spec is what a person asks for.
@@ -44,6 +50,7 @@ type Spec struct {
 	Nodes int
 	CNI   CNI
 	Stack Stack
+	Proxy Proxy   // none is NFTables
 	Owner Process // whose end makes the cluster one left behind; none if it is to stay until Down
 }
 
@@ -85,6 +92,9 @@ func Open(dir, name string, progress io.Writer) (*Cluster, error) {
 
 // Up brings a cluster up. On failure it leaves what there is for inspection; Down removes it.
 func Up(ctx context.Context, dir string, spec Spec, set parts.Set, progress io.Writer) (*Cluster, error) {
+	if spec.Proxy == "" {
+		spec.Proxy = NFTables
+	}
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
@@ -150,6 +160,13 @@ func (s Spec) check() error {
 	}
 	if s.Stack != IPv4 && s.Stack != Dual && s.Stack != DualIPv6 {
 		return fmt.Errorf("stack %q: want %s, %s or %s", s.Stack, IPv4, Dual, DualIPv6)
+	}
+	return s.Proxy.check()
+}
+
+func (p Proxy) check() error {
+	if p != NFTables && p != IPTables {
+		return fmt.Errorf("kube-proxy mode %q: want %s or %s", p, NFTables, IPTables)
 	}
 	return nil
 }

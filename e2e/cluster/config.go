@@ -22,6 +22,7 @@ const nodePath = node.BinDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 // values fill the templates in files.
 type values struct {
 	Bin, Etc, ClusterCIDR    string
+	Proxy                    Proxy
 	DNS                      netip.Addr
 	PauseImage, CoreDNSImage string
 }
@@ -36,7 +37,7 @@ func (c *Cluster) render(w io.Writer, name string) error {
 		dns = dns.Next()
 	}
 	return t.Execute(w, values{
-		Bin: node.BinDir, Etc: node.ConfigDir, ClusterCIDR: join(c.PodCIDRs()), DNS: dns,
+		Bin: node.BinDir, Etc: node.ConfigDir, ClusterCIDR: join(c.PodCIDRs()), Proxy: c.Proxy, DNS: dns,
 		PauseImage: parts.PauseImage, CoreDNSImage: parts.CoreDNSImage,
 	})
 }

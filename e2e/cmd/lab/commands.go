@@ -60,6 +60,8 @@ func (l lab) command(ctx context.Context, name string, args []string) error {
 			return err
 		}
 		return attached(cmd)
+	case "proxy":
+		return c.SetProxy(ctx, cluster.Proxy(args[0]))
 	case "load":
 		return c.Load(ctx, args[0])
 	case "restart":

@@ -18,12 +18,13 @@ import (
 
 const usage = `usage: lab [flags] COMMAND [flags]
 
-  up                     bring the cluster up (-nodes, -cni, -stack)
+  up                     bring the cluster up (-nodes, -cni, -stack, -proxy)
   down                   take it down
   kubeconfig             print the path of its kubeconfig
   kubectl ARGUMENTS      run the matching kubectl against it
   exec NODE COMMAND...   run a command inside a node
   outside COMMAND...     run a command on the host outside the cluster
+  proxy MODE             start kube-proxy again in another mode: nftables or iptables
   load ARCHIVE           load an image archive into all nodes
   install                build the image of Kith, load it, apply deploy/kith.yaml, wait
   restart NODE           power-cycle a node
@@ -56,6 +57,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&l.spec.Nodes, "nodes", 3, "number of nodes")
 	cni := flags.String("cni", string(cluster.None), "kith or none")
 	stack := flags.String("stack", string(cluster.IPv4), "ipv4, dual or dual-ipv6")
+	proxy := flags.String("proxy", string(cluster.NFTables), "kube-proxy's mode: nftables or iptables")
 	flags.DurationVar(&l.capture, "for", 0, "how long to capture; 0: until interrupted")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -76,7 +78,7 @@ func run(ctx context.Context, args []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("namespaces and mounts need root")
 	}
-	l.spec.CNI, l.spec.Stack = cluster.CNI(*cni), cluster.Stack(*stack)
+	l.spec.CNI, l.spec.Stack, l.spec.Proxy = cluster.CNI(*cni), cluster.Stack(*stack), cluster.Proxy(*proxy)
 	builder, err := parts.New(os.Stderr)
 	if err != nil {
 		return err
