@@ -24,6 +24,9 @@ type Flow struct {
 	Source, Destination netip.Addr
 	Protocol            identity.Protocol
 	Port                uint16 // the destination's; protocols without ports: 0
+	// Hairpin says that the source asked a Service, which led to Destination. It matters where both ends are one pod:
+	// what a pod sends to its own address does not leave it.
+	Hairpin bool
 }
 
 // Verdict says whether a flow is allowed, and why. It needs both ends.
@@ -49,12 +52,26 @@ type Decision struct {
 func Decide(c Cluster, f Flow) Verdict {
 	f.Source = c.shown(f.Source, f.Destination)
 	src, dst := c.podAt(f.Source), c.podAt(f.Destination)
+	if src != nil && dst != nil && src.Key() == dst.Key() && !f.Hairpin {
+		return ownAddress()
+	}
 	v := Verdict{
 		Egress:  c.decide(end{Egress, src, f.Source, dst, f.Destination}, f),
 		Ingress: c.decide(end{Ingress, dst, f.Destination, src, f.Source}, f),
 	}
 	v.Allowed = v.Egress.Allowed && v.Ingress.Allowed
 	return v
+}
+
+// ownAddress: "A Pod connecting to its own Pod IP is not subject to CNP. A Pod connecting to a Service IP that the service
+// proxy load-balances back to the same Pod is subject to ClusterNetworkPolicy."
+func ownAddress() Verdict {
+	const reason = "what a pod sends to its own address never leaves it: no policy applies"
+	return Verdict{
+		Allowed: true,
+		Egress:  (&Decision{Direction: Egress}).allow(reason),
+		Ingress: (&Decision{Direction: Ingress}).allow(reason),
+	}
 }
 
 // end is a flow seen from one of its ends: the subject, whose policies decide here, and the other.
@@ -66,7 +83,7 @@ type end struct {
 	otherAddr netip.Addr
 }
 
-// itself says that a pod talks to itself, as through a Service that it serves.
+// itself says that a pod talks to itself, through a Service that it serves.
 func (e end) itself() bool {
 	return e.subject != nil && e.other != nil && e.subject.Key() == e.other.Key()
 }

@@ -101,7 +101,7 @@ func TestDecide(t *testing.T) {
 		{"echo without ports", []policy.Policy{onBar(t, policy.Ingress, all(shop))}, "10.244.1.5", "10.244.2.5", 1, 0, true, policy.Ingress, "ingress rule 0 of coffee/bar"},
 		{"pod in a block", []policy.Policy{onBar(t, policy.Ingress, all(block("10.244.1.0/24")))}, "10.244.1.5", "10.244.2.5", identity.TCP, 80, true, policy.Ingress, "ingress rule 0 of coffee/bar"},
 		{"pod in a hole", []policy.Policy{onBar(t, policy.Ingress, all(block("10.244.0.0/16", "10.244.1.4/30")))}, "10.244.1.5", "10.244.2.5", identity.TCP, 80, false, policy.Ingress, "coffee/bar is isolated for ingress by coffee/bar and no rule allows it"},
-		{"itself", []policy.Policy{onBar(t, policy.Ingress), onBar(t, policy.Egress)}, "10.244.2.5", "10.244.2.5", identity.TCP, 80, true, policy.Ingress, "a pod may always reach itself"},
+		{"itself", []policy.Policy{onBar(t, policy.Ingress), onBar(t, policy.Egress)}, "10.244.2.5", "10.244.2.5", identity.TCP, 80, true, policy.Ingress, "what a pod sends to its own address never leaves it: no policy applies"},
 		{"own node", []policy.Policy{onBar(t, policy.Ingress)}, "172.18.0.2", "10.244.2.5", identity.TCP, 80, true, policy.Ingress, "a pod's own node may always reach it"},
 		{"own node under its mesh address", []policy.Policy{onBar(t, policy.Ingress)}, "10.244.2.1", "10.244.2.5", identity.TCP, 80, true, policy.Ingress, "a pod's own node may always reach it"},
 		{"other node", []policy.Policy{onBar(t, policy.Ingress)}, "172.18.0.1", "10.244.2.5", identity.TCP, 80, false, policy.Ingress, "coffee/bar is isolated for ingress by coffee/bar and no rule allows it"},

@@ -62,6 +62,7 @@ func TestDecideTiers(t *testing.T) {
 		{"a pod of no NetworkPolicy's direction", []policy.Policy{over(t, baseline, "b", in, deny), onBar(t, out)}, in, fromShop, false, "Baseline", "Baseline ingress rule 0 of b denies it"},
 		{"itself, isolated", []policy.Policy{over(t, baseline, "b", in, deny), onBar(t, in)}, in, self, true, "NetworkPolicy", "a pod may always reach itself"},
 		{"itself, Admin", []policy.Policy{over(t, admin, "a", in, deny), onBar(t, in)}, in, self, false, "Admin", "Admin ingress rule 0 of a denies it"},
+		{"itself, Admin, sending", []policy.Policy{over(t, admin, "a", out, deny), onBar(t, out)}, out, self, false, "Admin", "Admin egress rule 0 of a denies it"},
 		{"itself, Baseline", []policy.Policy{over(t, baseline, "b", in, deny)}, in, self, false, "Baseline", "Baseline ingress rule 0 of b denies it"},
 		{"from its own node", []policy.Policy{over(t, admin, "a", in, act(policy.Deny, network))}, in, own, true, "", "a pod's own node may always reach it"},
 		{"to its own node", []policy.Policy{onBar(t, out)}, out, own, true, "NetworkPolicy", "a pod may always reach its own node"},
@@ -80,6 +81,9 @@ func TestDecideTiers(t *testing.T) {
 			if tt.direction == out {
 				f.Source, f.Destination = f.Destination, f.Source
 			}
+			if f.Hairpin = f.Source == f.Destination; f.Hairpin {
+				ownAddressIsFree(t, c, f)
+			}
 			v := policy.Decide(c, f)
 			got := v.Ingress
 			if tt.direction == out {
@@ -92,6 +96,15 @@ func TestDecideTiers(t *testing.T) {
 				t.Errorf("reason (-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+// ownAddressIsFree: what a pod sends to its own address, by no Service, is subject to nothing.
+func ownAddressIsFree(t *testing.T, c policy.Cluster, f policy.Flow) {
+	t.Helper()
+	f.Hairpin = false
+	if v := policy.Decide(c, f); !v.Allowed || v.Ingress.Tier+v.Egress.Tier != "" {
+		t.Errorf("a pod to its own address: %+v", v)
 	}
 }
 

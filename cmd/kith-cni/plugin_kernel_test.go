@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,8 +18,6 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
-
-	"github.com/kithnet/kith/cni/conflist"
 )
 
 func TestLifeOfAttachments(t *testing.T) {
@@ -226,13 +223,7 @@ func TestChainWithHostPort(t *testing.T) {
 	if !isolated(t) {
 		return
 	}
-	n := newNode(t, "1.1.0")
-	bin := n.runtime.Path[0]
-	for name, plugin := range map[string]string{conflist.Portmap: "portmap", conflist.Bandwidth: "bandwidth"} {
-		run(t, "go", "build", "-o", filepath.Join(bin, name), "github.com/containernetworking/plugins/plugins/meta/"+plugin)
-	}
-	n.list = chain(t, n.dir+"/run/agent.sock")
-	n.list.DisableCheck = false
+	n, _ := chained(t)
 	netns := sandbox(t)
 	conf := runtimeConf("aaa", netns)
 	conf.CapabilityArgs = map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}

@@ -18,7 +18,8 @@ type cell struct {
 	To       string    `json:"to"`
 	Port     uint16    `json:"port"`
 	Protocol string    `json:"protocol"`
-	Family   string    `json:"family,omitempty"` // only where the two of a pair differ
+	Family   string    `json:"family,omitempty"`  // only where the two of a pair differ
+	Hairpin  bool      `json:"hairpin,omitempty"` // by a Service that leads back to the pod: only where that differs
 	Verdict  string    `json:"verdict,omitempty"`
 	Expected string    `json:"expected,omitempty"` // only of a cell that differs: allow, deny or none
 	Ingress  *decision `json:"ingress,omitempty"`
@@ -39,7 +40,7 @@ func newCell(c matrix.Cell) cell {
 	ingress, egress := newDecision(v.Ingress), newDecision(v.Egress)
 	return cell{
 		From: c.From.Name, To: c.To.Name, Port: c.Flow.Port, Protocol: c.Flow.Protocol.String(), Family: c.Family,
-		Verdict: verdict(c.Allowed).String(), Ingress: &ingress, Egress: &egress,
+		Hairpin: c.Flow.Hairpin, Verdict: verdict(c.Allowed).String(), Ingress: &ingress, Egress: &egress,
 	}
 }
 

@@ -72,7 +72,12 @@ func (f checkFlags) cells(found manifest.Manifests) ([]matrix.Cell, error) {
 	}
 	var cells []matrix.Cell
 	for _, p := range f.ports {
-		cells = append(cells, m.Between(&from, &to, p)...)
+		for _, cell := range m.Between(&from, &to, p) {
+			cells = append(cells, cell)
+			if other, differs := m.Hairpin(cell); differs {
+				cells = append(cells, other)
+			}
+		}
 	}
 	if len(cells) == 0 {
 		return nil, fmt.Errorf("%s and %s have no address family in common", from.Name, to.Name)
@@ -103,6 +108,9 @@ func (c console) printCheck(output string, cell matrix.Cell) error {
 	fmt.Fprintf(c.out, "%s: %s → %s %s", verdict(cell.Allowed), shownEnd(*cell.From, cell.Flow.Source), shownEnd(*cell.To, cell.Flow.Destination), port)
 	if cell.Family != "" {
 		fmt.Fprintf(c.out, " over %s", cell.Family)
+	}
+	if cell.Flow.Hairpin {
+		fmt.Fprint(c.out, " by a Service that leads back to it")
 	}
 	fmt.Fprintln(c.out)
 	printDecision(c.out, v.Egress)

@@ -37,6 +37,8 @@ func TestPolicy(t *testing.T) {
 		{"check-address", "check -f shop.yaml -from 203.0.113.7 -to shop/api -port 8080"},
 		{"check-node", "check -f shop.yaml -from 192.0.2.1 -to shop/api -port 8080"},
 		{"check-families", "check -f dual.yaml -from default/a -to default/b -port 80"},
+		{"check-itself", "check -f itself.yaml -from a/p -to a/p -port 80"},
+		{"check-itself-json", "check -f itself.yaml -from a/p -to a/p -port 80 -o json"},
 		{"check-no-family", "check -f dual.yaml -from 10.0.0.1 -to default/six -port 80"},
 		{"check-nobody", "check -f shop.yaml -from shop/coffee -to shop/api -port 80"},
 	}

@@ -16,8 +16,6 @@ import (
 	"os"
 	"path/filepath"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-
 	"github.com/kithnet/kith/cni"
 )
 
@@ -31,9 +29,18 @@ const (
 	Bandwidth = "kith-bandwidth"
 )
 
+// The versions of the specification that the list speaks. A runtime of before 1.1.0 (containerd 1.x, CRI-O up to 1.30,
+// cri-dockerd) reads the first alone, and refuses results of any that it does not know. One that knows cniVersions takes
+// the newest there that it knows.
+const (
+	oldestVersion = "1.0.0"
+	newestVersion = "1.1.0"
+)
+
 type list struct {
-	CNIVersion string `json:"cniVersion"`
-	Name       string `json:"name"`
+	CNIVersion  string   `json:"cniVersion"`
+	CNIVersions []string `json:"cniVersions"`
+	Name        string   `json:"name"`
 	// DisableCheck keeps runtimes from calling CHECK. CRI-O does for every pod when it starts, and takes one for gone
 	// that is not answered for, as while the agent is upgraded: its pods would be made anew.
 	DisableCheck bool     `json:"disableCheck"`
@@ -55,7 +62,8 @@ func Render(socket string) ([]byte, error) {
 	}
 	snat := true
 	data, err := json.MarshalIndent(list{
-		CNIVersion:   types100.ImplementedSpecVersion,
+		CNIVersion:   oldestVersion,
+		CNIVersions:  []string{oldestVersion, newestVersion},
 		Name:         "kith",
 		DisableCheck: true,
 		Plugins: []plugin{

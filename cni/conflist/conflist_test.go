@@ -1,6 +1,7 @@
 package conflist
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -34,8 +35,13 @@ func TestRenderGolden(t *testing.T) {
 		if diff := cmp.Diff(string(want), string(got)); diff != "" {
 			t.Error(diff)
 		}
-		if _, err := libcni.NetworkConfFromBytes(got); err != nil {
-			t.Errorf("a runtime cannot read it: %v", err)
+		list, err := libcni.NetworkConfFromBytes(got)
+		if err != nil {
+			t.Fatalf("a runtime cannot read it: %v", err)
+		}
+		var first struct{ CNIVersion string }
+		if err := json.Unmarshal(got, &first); err != nil || list.CNIVersion != "1.1.0" || first.CNIVersion != "1.0.0" {
+			t.Errorf("runtimes of today speak %s, those that do not know cniVersions %s: %v", list.CNIVersion, first.CNIVersion, err)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 type question struct {
 	from, to         int // kinds
 	fromNode, toNode int
-	itself           bool
+	itself, hairpin  bool
 	port             Port
 }
 
@@ -30,7 +30,7 @@ func (m *Matrix) answer(src, dst *side, f policy.Flow) *policy.Verdict {
 		return &v
 	}
 	q := question{from: src.kind, to: dst.kind, fromNode: -1, toNode: -1, port: Port{f.Protocol, f.Port}}
-	q.itself = src.pod != nil && src.pod == dst.pod
+	q.itself, q.hairpin = src.pod != nil && src.pod == dst.pod, f.Hairpin
 	// Between two pods nodes do not matter: a pod's own node is no pod.
 	betweenPods := src.pod != nil && dst.pod != nil
 	if !betweenPods {

@@ -157,6 +157,20 @@ func apart(from, to *End, a netip.Addr) (src, dst netip.Addr) {
 	return a, a
 }
 
+// Hairpin is the cell of a pod that reaches itself by a Service, where the pod's cell to its own address is given and
+// its answer differs.
+func (m *Matrix) Hairpin(c Cell) (other Cell, ok bool) {
+	src, dst := m.side(c.Flow.Source), m.side(c.Flow.Destination)
+	if src.pod == nil || src.pod != dst.pod || c.Flow.Hairpin {
+		return Cell{}, false
+	}
+	f := c.Flow
+	f.Hairpin = true
+	other = m.cell(c.From, c.To, f)
+	other.Family = c.Family
+	return other, other.Allowed != c.Allowed
+}
+
 // ofFamily is the first address of the family that another has.
 func ofFamily(all []netip.Addr, other netip.Addr) (netip.Addr, bool) {
 	i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Is4() == other.Is4() })

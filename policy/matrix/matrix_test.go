@@ -80,17 +80,24 @@ func ends(c policy.Cluster) []matrix.End {
 // TestMatrixIsDecide: every cell of random clusters is what Decide says about its flow, to the word.
 func TestMatrixIsDecide(t *testing.T) {
 	ports := []matrix.Port{{Protocol: identity.TCP, Number: 80}, {Protocol: identity.UDP, Number: 53}, {Protocol: 1}}
-	cells, twice := 0, 0
+	cells, twice, hairpins := 0, 0, 0
 	for seed := range uint64(60) {
 		r := random.New(seed)
 		c := random.Cluster(r)
 		c.Answers = nil
 		oddities(r, &c)
 		all := ends(c)
-		for cell := range matrix.New(c).Cells(all, all, ports) {
+		m := matrix.New(c)
+		for cell := range m.Cells(all, all, ports) {
 			cells++
 			if cell.Family != "" {
 				twice++
+			}
+			if other, ok := m.Hairpin(cell); ok {
+				hairpins++
+				if want := policy.Decide(c, other.Flow); !other.Flow.Hairpin || other.Verdict() != want || other.Allowed == cell.Allowed {
+					t.Fatalf("seed %d, %s by a Service (-Decide +matrix):\n%s", seed, cell.From.Name, cmp.Diff(want, other.Verdict()))
+				}
 			}
 			want := policy.Decide(c, cell.Flow)
 			if got := cell.Verdict(); got != want || cell.Allowed != want.Allowed {
@@ -98,8 +105,8 @@ func TestMatrixIsDecide(t *testing.T) {
 			}
 		}
 	}
-	if cells < 10_000 || twice == 0 {
-		t.Errorf("%d cells, %d of two families: too few", cells, twice)
+	if cells < 10_000 || twice == 0 || hairpins == 0 {
+		t.Errorf("%d cells, %d of two families, %d by a Service: too few", cells, twice, hairpins)
 	}
 }
 

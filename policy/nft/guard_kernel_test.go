@@ -16,6 +16,7 @@ import (
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/ruleset"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 func TestPodsSendUnderTheirOwnAddresses(t *testing.T) {
@@ -419,6 +420,15 @@ func TestPodReachesItselfThroughAService(t *testing.T) {
 		}
 		if l.passes(other, soon) {
 			t.Error("another pod reaches it too")
+		}
+		deny := isolates("pod0", policy.Ingress, policy.Rule{Action: policy.Deny, AllPeers: true, AllPorts: true})
+		deny.Tier, deny.Namespace, deny.Namespaces = policy.Admin, "", labels.Everything()
+		l.under(deny)
+		if l.passes(itself, soon) {
+			t.Error("a pod reaches itself by a Service, though a ClusterNetworkPolicy denies it")
+		}
+		if itself.by = (netip.AddrPort{}); !l.passes(itself, late) {
+			t.Error("a pod does not reach its own address")
 		}
 	})
 }

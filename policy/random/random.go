@@ -67,6 +67,7 @@ func Flow(r *rand.Rand, c policy.Cluster) policy.Flow {
 	}
 	f.Protocol = s.protocol()
 	f.Port = pick(s, numbers())
+	f.Hairpin = f.Source == f.Destination && s.IntN(2) == 0
 	if s.IntN(6) == 0 {
 		f.Port = 0
 		f.Protocol = 58

@@ -84,6 +84,9 @@ func hosts(n policy.Node, a netip.Addr) bool {
 // Flow takes a flow's first packet, a later one and an answer through the cluster. The kernel decides connections, so
 // all three must fare alike: an error says which did not.
 func (p *Paths) Flow(f policy.Flow) (delivered bool, trace string, err error) {
+	if a, pod := p.veths[f.Source]; pod && !f.Hairpin && p.veths[f.Destination].Interface == a.Interface {
+		return true, "", nil // the pod's own loopback delivers it
+	}
 	var fates []string
 	for _, conn := range []Conn{
 		{State: ruleset.StateNew, Direction: ruleset.Original},
