@@ -91,6 +91,7 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 1, Type: 3}, goTo},
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 58, Type: 2}, goTo},
 		e{ruleset.Translated{}, ruleset.Counter{}, drop},
+		e{ruleset.Unconfirmed{}, ruleset.Beyond{PerSecond: 32, Burst: 64}, ruleset.Counter{}, drop},
 		e{ruleset.Counter{}, drop},
 	)
 	r.Chains["in_1"].Rules[15].Comment = "ns/policy,ns/policy-2"
