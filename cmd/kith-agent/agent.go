@@ -74,7 +74,7 @@ type agent struct {
 	announcer  *announce.Announcer
 	// connections is the kernel's table of them; keeper keeps room in it.
 	connections kernel.Table
-	keeper      *guardian
+	keeper      guardian
 
 	networked chan struct{} // signals that the nodes have changed
 	memorable chan struct{} // signals that there may be more to remember
@@ -93,7 +93,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 	a.resume()
 	return together(ctx, map[string]task{"enforce policy": a.enforce}, map[string]task{
 		"learn names":            a.learner.run,
-		"watch connections":      a.keeper.run,
+		"watch connections":      a.watchConnections,
 		"watch nodes":            a.nodes.Run,
 		"watch identities":       a.identities.Run,
 		"watch policies":         a.policies.Run,
@@ -170,7 +170,6 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	a.learner = newLearner(log, a.table.Pupil())
 	a.enforcer.listen, a.enforcer.remind = a.learner.listen, a.learner.remind
 	a.connections = kernel.New("/proc/sys")
-	a.keeper = a.guardian()
 	a.enforcer.Update(func(c *ruleset.Compiler) { c.SetRate(cfg.Connections.NewPerSecond) })
 	a.hearsay = newHearsay(a.enforcer)
 	a.announcer = announce.New(cfg.Announce.Port, ruleset.Devices[:], a.hearsay.take)

@@ -43,12 +43,13 @@ type guardian struct {
 	failed   string // what was logged last
 }
 
-func (a *agent) guardian() *guardian {
-	return &guardian{
-		log: a.log, table: a.connections,
-		limit: func(all []ruleset.Limit) { a.enforcer.Update(func(c *ruleset.Compiler) { c.SetLimits(all) }) },
-		whose: func(addr netip.Addr) string { return podAt(addr, a.store.List()) },
-	}
+// watchConnections keeps room in the table.
+func (a *agent) watchConnections(ctx context.Context) error {
+	g := &a.keeper
+	g.log, g.table = a.log, a.connections
+	g.limit = func(all []ruleset.Limit) { a.enforcer.Update(func(c *ruleset.Compiler) { c.SetLimits(all) }) }
+	g.whose = func(addr netip.Addr) string { return podAt(addr, a.store.List()) }
+	return g.run(ctx)
 }
 
 // podAt names the pod at an address, which a pod of another node has if none of this node's has it.
