@@ -2,14 +2,15 @@
 // Request), what the node keeps about each answer (Attachment), and the five operations of the CNI
 // specification 1.1.0 as plain functions: Add, Del, Check, GC and Status.
 //
-// Input is a Request and the Deps through which the operations act: addresses, records, links, gate.
+// Input is a Request and the Deps through which the operations act: addresses, records, links, gate,
+// connections.
 // Output is a result of the specification's result type, or an error that ToError turns into one of
 // the specification's error codes.
 //
 // Invariants:
 //   - an attachment is recorded, with its addresses, before the kernel changes, and its record goes
-//     only after its gate is closed and its link is gone: a crash between two steps leaks nothing
-//     that DEL or GC cannot find;
+//     only after its gate is closed, its link is gone and the kernel has forgotten its connections: a
+//     crash between two steps leaks nothing that DEL or GC cannot find;
 //   - an Add that fails undoes all it did, or leaves the record for DEL and GC to finish;
 //   - everything of an attachment but its addresses and MTU follows from its Key;
 //   - Del and GC succeed on what is gone already.

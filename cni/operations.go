@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -52,12 +53,19 @@ type Gate interface {
 	Check(context.Context, Attachment) error
 }
 
+// Connections is what the kernel remembers of the connections of addresses.
+type Connections interface {
+	// End forgets all that one of the addresses opened or answers: the next pod there must not go on with it.
+	End(context.Context, []netip.Addr) error
+}
+
 // Deps is what the operations act through.
 type Deps struct {
-	Addresses Addresses
-	Records   Records
-	Links     Links
-	Gate      Gate
+	Addresses   Addresses
+	Records     Records
+	Links       Links
+	Gate        Gate
+	Connections Connections
 	// Ready returns why the agent could not serve an ADD now, or nil.
 	Ready func(context.Context) error
 	// MTU returns the MTU of new attachments.
@@ -114,8 +122,9 @@ func attach(ctx context.Context, d Deps, a Attachment) error {
 	return nil
 }
 
-// detach keeps the record, and so the addresses, unless gate and link are surely gone: an address
-// in new hands must not meet the old pod's leftovers.
+// detach keeps the record, and so the addresses, unless gate, link and connections are surely gone: an
+// address in new hands must not meet the old pod's leftovers. Connections end last: no packet makes new
+// ones then.
 func detach(ctx context.Context, d Deps, a Attachment) error {
 	var errs []error
 	if err := d.Gate.Close(ctx, a); err != nil {
@@ -126,6 +135,11 @@ func detach(ctx context.Context, d Deps, a Attachment) error {
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
+	}
+	if len(a.Addresses) > 0 {
+		if err := d.Connections.End(ctx, a.Addresses); err != nil {
+			return fmt.Errorf("end connections of %s: %w", a.Key, err)
+		}
 	}
 	if err := d.Addresses.Release(a.Key); err != nil {
 		return fmt.Errorf("release addresses of %s: %w", a.Key, err)

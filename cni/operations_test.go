@@ -17,6 +17,7 @@ import (
 type world struct {
 	records   map[Key]Attachment
 	links     map[string]bool
+	connected map[netip.Addr]bool // addresses of which the kernel remembers connections
 	open      map[Key]bool
 	sandboxes map[string]bool
 	calls     []string
@@ -24,6 +25,7 @@ type world struct {
 	wrong     map[string]error
 	notReady  error
 	full      bool
+	inherited bool // an attachment was given an address with connections of another
 }
 
 var errInjected = errors.New("injected")
@@ -32,6 +34,7 @@ func newWorld() *world {
 	return &world{
 		records:   map[Key]Attachment{},
 		links:     map[string]bool{},
+		connected: map[netip.Addr]bool{},
 		open:      map[Key]bool{},
 		sandboxes: map[string]bool{"/run/netns/a": true},
 		fail:      map[int]bool{},
@@ -41,7 +44,7 @@ func newWorld() *world {
 
 func (w *world) deps() Deps {
 	return Deps{
-		Addresses: w, Records: w, Links: fakeLinks{w}, Gate: fakeGate{w},
+		Addresses: w, Records: w, Links: fakeLinks{w}, Gate: fakeGate{w}, Connections: fakeConnections{w},
 		Ready: func(context.Context) error { return w.notReady },
 		MTU:   func() int { return 1420 },
 	}
@@ -60,8 +63,12 @@ func (w *world) Allocate(a Attachment) (Attachment, error) {
 	if err := w.call("allocate"); err != nil {
 		return Attachment{}, err
 	}
-	a.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(2 + len(w.records))}), netip.MustParseAddr("fd00::2")}
+	a.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(2 + len(w.records))}), netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(2 + len(w.records))})}
 	w.records[a.Key] = a
+	for _, addr := range a.Addresses {
+		w.inherited = w.inherited || w.connected[addr]
+		w.connected[addr] = true
+	}
 	return a, nil
 }
 
@@ -133,6 +140,21 @@ func (l fakeLinks) List(context.Context) ([]string, error) {
 
 func (l fakeLinks) SandboxExists(netns string) bool { return l.w.sandboxes[netns] }
 
+type fakeConnections struct{ w *world }
+
+func (c fakeConnections) End(_ context.Context, addresses []netip.Addr) error {
+	if len(c.w.links) > 0 && len(c.w.records) == 1 {
+		return errors.New("packets may still make connections")
+	}
+	if err := c.w.call("end connections"); err != nil {
+		return err
+	}
+	for _, a := range addresses {
+		delete(c.w.connected, a)
+	}
+	return nil
+}
+
 type fakeGate struct{ w *world }
 
 func (g fakeGate) Open(ctx context.Context, a Attachment) error {
@@ -152,8 +174,11 @@ func (g fakeGate) Check(context.Context, Attachment) error { return g.w.call("ch
 
 func (w *world) empty(t *testing.T) {
 	t.Helper()
-	if len(w.records)+len(w.links)+len(w.open) > 0 {
-		t.Errorf("left: records %v, links %v, open %v", w.records, w.links, w.open)
+	if len(w.records)+len(w.links)+len(w.open)+len(w.connected) > 0 {
+		t.Errorf("left: records %v, links %v, open %v, connections of %v", w.records, w.links, w.open, w.connected)
+	}
+	if w.inherited {
+		t.Error("an address was given while there were connections of the pod that had it")
 	}
 }
 
@@ -217,7 +242,7 @@ func TestWhatCannotBeUndoneIsFinishedLater(t *testing.T) {
 	}
 	for name, do := range finish {
 		for n := 1; n <= 4; n++ {
-			for m := n + 1; m <= n+3; m++ {
+			for m := n + 1; m <= n+4; m++ {
 				t.Run(fmt.Sprintf("%s after calls %d and %d failed", name, n, m), func(t *testing.T) {
 					w := newWorld()
 					w.fail[n], w.fail[m] = true, true
@@ -276,6 +301,22 @@ func TestAddAfterACrash(t *testing.T) {
 	}
 }
 
+// TestConnectionsEndWithTheirPod: when its link is gone and before its addresses are free. A retried DEL ends them, too.
+func TestConnectionsEndWithTheirPod(t *testing.T) {
+	w := newWorld()
+	if _, err := Add(t.Context(), w.deps(), request("a")); err != nil {
+		t.Fatal(err)
+	}
+	w.calls = nil
+	if err := Del(t.Context(), w.deps(), request("a").Key); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"close", "delete", "end connections", "release"}, w.calls); diff != "" {
+		t.Error(diff)
+	}
+	w.empty(t)
+}
+
 func TestDelIsIdempotent(t *testing.T) {
 	w := newWorld()
 	if _, err := Add(t.Context(), w.deps(), request("a")); err != nil {
@@ -290,7 +331,7 @@ func TestDelIsIdempotent(t *testing.T) {
 }
 
 func TestDelThatFailsCanBeRepeated(t *testing.T) {
-	for n := 1; n <= 3; n++ {
+	for n := 1; n <= 4; n++ {
 		w := newWorld()
 		if _, err := Add(t.Context(), w.deps(), request("a")); err != nil {
 			t.Fatal(err)
@@ -359,7 +400,7 @@ func TestGCKeepsTheValidOnly(t *testing.T) {
 }
 
 func TestGCGoesOnAfterErrors(t *testing.T) {
-	for n := 1; n <= 8; n++ {
+	for n := 1; n <= 11; n++ {
 		w := gcWorld(t)
 		w.fail[n] = true
 		err := GC(t.Context(), w.deps(), gcAll())

@@ -22,6 +22,7 @@ import (
 	"github.com/kithnet/kith/cmd/kith-agent/config"
 	"github.com/kithnet/kith/cni/ipam"
 	"github.com/kithnet/kith/cni/veth"
+	"github.com/kithnet/kith/conntrack/kernel"
 	"github.com/kithnet/kith/deploy"
 	"github.com/kithnet/kith/identity/announce"
 	identitykube "github.com/kithnet/kith/identity/kube"
@@ -73,6 +74,9 @@ type agent struct {
 	prober     *probe.Prober
 	hearsay    *hearsay
 	announcer  *announce.Announcer
+	// connections is the kernel's table of them; keeper keeps room in it.
+	connections kernel.Table
+	keeper      guardian
 
 	obstacle  atomic.Pointer[error] // what keeps gossip from starting
 	networked chan struct{}         // signals that the nodes have changed
@@ -92,6 +96,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 	a.resume()
 	return together(ctx, map[string]task{"enforce policy": a.enforce}, map[string]task{
 		"learn names":            a.learner.run,
+		"watch connections":      a.watchConnections,
 		"watch nodes":            a.nodes.Run,
 		"watch identities":       a.identities.Run,
 		"watch policies":         a.policies.Run,
@@ -168,6 +173,8 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	a.enforcer.moved = a.written
 	a.learner = newLearner(log, a.table.Pupil())
 	a.enforcer.listen, a.enforcer.remind = a.learner.listen, a.learner.remind
+	a.connections = kernel.New("/proc/sys")
+	a.enforcer.Update(func(c *ruleset.Compiler) { c.SetRate(cfg.Connections.NewPerSecond) })
 	a.hearsay = newHearsay(a.enforcer)
 	a.announcer = announce.New(cfg.Announce.Port, ruleset.Devices[:], a.hearsay.take)
 	return a, nil
@@ -318,6 +325,7 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 	if !a.cfg.Masquerade {
 		n.NoMasquerade = everywhere()
 	}
+	a.keeper.SetNetwork(n)
 	fits := func(cidr netip.Prefix) bool { return a.bounds.Get().Fits(cidr, nodes) }
 	a.enforcer.Update(func(r *ruleset.Compiler) {
 		r.SetNetwork(a.vacated.keep(n, time.Now(), fits))

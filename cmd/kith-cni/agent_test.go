@@ -45,6 +45,11 @@ func (g folderGate) Check(_ context.Context, a cni.Attachment) error {
 	return err
 }
 
+// connections are left alone.
+type connections struct{}
+
+func (connections) End(context.Context, []netip.Addr) error { return nil }
+
 // runAgent is an agent with everything but policy and mesh. It serves until it is told to stop.
 func runAgent(dir string) {
 	if err := serveAgent(dir); err != nil {
@@ -73,7 +78,7 @@ func serveAgent(dir string) error {
 		return err
 	}
 	deps := cni.Deps{
-		Addresses: store, Records: store, Links: links, Gate: folderGate(gate),
+		Addresses: store, Records: store, Links: links, Gate: folderGate(gate), Connections: connections{},
 		Ready: func(context.Context) error { return nil },
 		MTU:   func() int { return 1420 },
 	}

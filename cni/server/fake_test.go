@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -103,6 +104,10 @@ func (l links) Delete(_ context.Context, name string) error {
 func (l links) List(context.Context) ([]string, error) { return nil, nil }
 func (l links) SandboxExists(string) bool              { return true }
 
+type connections struct{}
+
+func (connections) End(context.Context, []netip.Addr) error { return nil }
+
 type gate struct{ *node }
 
 func (g gate) Open(ctx context.Context, a cni.Attachment) error {
@@ -166,7 +171,7 @@ func (p pendingDels) Remove(k cni.Key) error {
 func (n *node) server(limit time.Duration) *Server {
 	return New(Options{
 		Deps: cni.Deps{
-			Addresses: n, Records: n, Links: links{n}, Gate: gate{n},
+			Addresses: n, Records: n, Links: links{n}, Gate: gate{n}, Connections: connections{},
 			Ready: func(context.Context) error { return n.notReady },
 			MTU:   func() int { return 1420 },
 		},

@@ -92,9 +92,10 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 58, Type: 2}, goTo},
 		e{ruleset.Translated{}, ruleset.Counter{}, drop},
 		e{ruleset.PriorityIsNone{}, ruleset.Lookup{Fields: f{ruleset.Priority}, Set: "in_1_any"}, ruleset.PriorityUnknown{}},
+		e{ruleset.Unconfirmed{}, ruleset.Beyond{PerSecond: 32, Burst: 64}, ruleset.Counter{}, drop},
 		e{ruleset.Counter{}, drop},
 	)
-	r.Chains["in_1"].Rules[16].Comment = "ns/policy,ns/policy-2"
+	r.Chains["in_1"].Rules[17].Comment = "ns/policy,ns/policy-2"
 	r.Chains["in_1"].Rules[0].Comment = strings.Repeat("x", maxComment)
 	putChain(r, "forward", &ruleset.Hook{Type: "filter", Name: "forward", Priority: 0},
 		e{ruleset.ClampMSS{}},

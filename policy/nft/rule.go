@@ -29,8 +29,11 @@ const (
 	ctSourceIP6 expr.CtKey = 21 // NFT_CT_SRC_IP6
 )
 
-// statusTranslated is IPS_DST_NAT of a connection's status.
-const statusTranslated = 1 << 5
+// The bits of a connection's status that rules ask for: IPS_CONFIRMED and IPS_DST_NAT.
+const (
+	statusConfirmed  = 1 << 3
+	statusTranslated = 1 << 5
+)
 
 // loads tell how the kernel loads each field; the register is filled in. iifname and so on are of the packet's
 // metadata, th is whatever transport header there is.
@@ -89,7 +92,9 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 	case ruleset.State:
 		w.add(&expr.Ct{Key: expr.CtKeySTATE, Register: firstRegister}, mask(native32(uint32(e.States))), compare(ruleset.NotEqual, native32(0)))
 	case ruleset.Translated:
-		w.add(&expr.Ct{Key: expr.CtKeySTATUS, Register: firstRegister}, mask(native32(statusTranslated)), compare(ruleset.NotEqual, native32(0)))
+		w.status(statusTranslated, ruleset.NotEqual)
+	case ruleset.Unconfirmed:
+		w.status(statusConfirmed, ruleset.Equal)
 	case ruleset.Direction:
 		w.add(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: firstRegister}, compare(ruleset.Equal, string([]byte{byte(e.Of)})))
 	case ruleset.Protocol:
@@ -138,6 +143,8 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 		w.add(&expr.Dynset{SrcRegKey: firstRegister, SetName: e.Set, Operation: unix.NFT_DYNSET_OP_UPDATE})
 	case ruleset.Counter:
 		w.add(&expr.Counter{})
+	case ruleset.Beyond:
+		w.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(e.PerSecond), Unit: expr.LimitTimeSecond, Burst: e.Burst, Over: true})
 	case ruleset.Masquerade:
 		w.add(&expr.Masq{FullyRandom: true})
 	case ruleset.SourceNAT:
@@ -152,6 +159,11 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 		return fmt.Errorf("the kernel edge does not know %T", e)
 	}
 	return nil
+}
+
+// status compares a bit of the connection's status with zero.
+func (w *ruleWriter) status(bit uint32, op ruleset.Op) {
+	w.add(&expr.Ct{Key: expr.CtKeySTATUS, Register: firstRegister}, mask(native32(bit)), compare(op, native32(0)))
 }
 
 func (w *ruleWriter) protocol(number uint8) {

@@ -81,6 +81,9 @@ func (r *ruleReader) expr() ruleset.Expr {
 	case *expr.Counter:
 		r.take(1)
 		return ruleset.Counter{}
+	case *expr.Limit:
+		r.take(1)
+		return ruleset.Beyond{PerSecond: uint32(e.Rate), Burst: e.Burst}
 	case *expr.Masq:
 		r.take(1)
 		return ruleset.Masquerade{}
@@ -91,8 +94,7 @@ func (r *ruleReader) expr() ruleset.Expr {
 		case expr.CtKeySTATE:
 			return r.state()
 		case expr.CtKeySTATUS:
-			r.take(3)
-			return ruleset.Translated{}
+			return r.status()
 		}
 	}
 	if cmp, ok := r.at(1).(*expr.Cmp); ok {
@@ -154,6 +156,16 @@ func (r *ruleReader) protocol(number byte) ruleset.Expr {
 func (r *ruleReader) clamps() bool {
 	_, ok := r.at(5).(*expr.Rt)
 	return ok
+}
+
+// status reads which bit of a connection's status is asked for.
+func (r *ruleReader) status() ruleset.Expr {
+	bit, ok := r.at(1).(*expr.Bitwise)
+	r.take(3)
+	if ok && string(bit.Mask) == native32(statusConfirmed) {
+		return ruleset.Unconfirmed{}
+	}
+	return ruleset.Translated{}
 }
 
 func (r *ruleReader) state() ruleset.Expr {

@@ -19,6 +19,7 @@ type Compiler struct {
 	attachments map[string]*attached                // by interface
 	claims      map[netip.Addr][]string             // the interfaces that claim an address, sorted: the first has it
 	network     Network
+	limits      limits
 
 	peers     peerIndex
 	chains    map[string]*chain
@@ -44,6 +45,7 @@ type dirt struct {
 	idle        map[string]struct{} // lists
 	memo        memo
 	network     bool
+	limits      bool
 }
 
 // NewCompiler is empty: its ruleset has the fixed chains and sets, and lets no pod do anything.

@@ -22,6 +22,12 @@ func (e State) String() string {
 
 func (Translated) String() string { return "ct status dnat" }
 
+func (Unconfirmed) String() string { return "ct status ! confirmed" }
+
+func (e Beyond) String() string {
+	return fmt.Sprintf("limit rate over %d/second burst %d packets", e.PerSecond, e.Burst)
+}
+
 func (e Direction) String() string {
 	if e.Of == Reply {
 		return "ct direction reply"

@@ -48,6 +48,14 @@ const (
 	mapIngress6        = "ingress6"
 )
 
+// The maps that send the first packets of connections to their limits.
+const (
+	mapOpens4   = "opens4" // by who opens the connection
+	mapOpens6   = "opens6"
+	mapAnswers4 = "answers4" // by who answers it, where no pod opens it
+	mapAnswers6 = "answers6"
+)
+
 // The fixed chains that others reach.
 const (
 	allowed  = "allowed"   // a connection that a rule accepts: nothing else decides in its direction
@@ -83,7 +91,7 @@ func (w *wanted) frame() {
 	for _, s := range frameSets() {
 		w.putSet(s)
 	}
-	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), portChains(), []Chain{natChain(nil)}) {
+	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), portChains(), limitChains(), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
 	w.put(setLoopback, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("127.0.0.0/8")))), Value{})
@@ -110,6 +118,8 @@ func frameSets() []SetSpec {
 			SetSpec{Name: "baselineegress" + f.suffix, Key: one, Data: TypeVerdict},
 			SetSpec{Name: "adminingress" + f.suffix, Key: one, Data: TypeVerdict},
 			SetSpec{Name: "ingress" + f.suffix, Key: one, Data: TypeVerdict},
+			SetSpec{Name: "opens" + f.suffix, Key: one, Data: TypeVerdict},
+			SetSpec{Name: "answers" + f.suffix, Key: one, Data: TypeVerdict},
 			SetSpec{Name: "bound" + f.suffix, Key: one},
 			SetSpec{Name: "self" + f.suffix, Key: []Type{f.addr, f.addr}},
 			SetSpec{Name: "subjects" + f.suffix, Key: one},
@@ -203,6 +213,7 @@ func policyChains() []Chain {
 			rule(ClampMSS{}),
 			call(farPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
 			to(senders, State{StateEstablished}),
+			call(makers, Unconfirmed{}),
 			call(farPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
 			drop(isIn(setLinkLocal, IP6Source)),
 			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
@@ -264,6 +275,7 @@ func inputChain() Chain {
 	}), []Rule{
 		call(errors, Interface{InInterface, NotEqual, "lo"}, State{StateRelated}),
 		call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
+		call(makers, Unconfirmed{}),
 		to(ownNode, in(veths)),
 	})}
 }

@@ -45,6 +45,22 @@ type Ports struct {
 	Announce  uint16 // UDP, on mesh addresses
 }
 
+// Side is an end of connections.
+type Side uint8
+
+// The sides. Of the connections that others than pods open, a pod is the end that answers.
+const (
+	Opens Side = iota
+	Answers
+)
+
+// Limit bounds how many connections an address may make in a second, besides what holds for all pods of this node.
+type Limit struct {
+	Address   netip.Addr
+	Side      Side
+	PerSecond uint32
+}
+
 // VethPrefix is the beginning of the name of every pod's veth.
 const VethPrefix = "kith-"
 

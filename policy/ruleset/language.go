@@ -106,6 +106,11 @@ type (
 	State struct{ States CTState }
 	// Translated matches packets of connections whose destination was rewritten, as a Service's.
 	Translated struct{}
+	// Unconfirmed matches the packet that makes a connection: the kernel remembers the connection only once the packet
+	// has come through all chains. Later packets that nobody has answered yet are of state new, too, and do not match.
+	Unconfirmed struct{}
+	// Beyond matches the packets beyond a rate. Each rule counts for itself.
+	Beyond struct{ PerSecond, Burst uint32 }
 	// Direction matches packets of one direction of their connection.
 	Direction struct{ Of CTDirection }
 	// Protocol matches the transport protocol number.
@@ -226,6 +231,8 @@ func (v Verdict) String() string {
 func (Interface) expr()       {}
 func (State) expr()           {}
 func (Translated) expr()      {}
+func (Unconfirmed) expr()     {}
+func (Beyond) expr()          {}
 func (Direction) expr()       {}
 func (Protocol) expr()        {}
 func (NotSYN) expr()          {}

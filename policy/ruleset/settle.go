@@ -43,6 +43,7 @@ func (c *Compiler) settle() {
 		c.fillNetwork()
 	}
 	c.settleAddresses(changes)
+	c.settleLimits()
 	c.dirty = newDirt()
 }
 

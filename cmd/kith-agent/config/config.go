@@ -31,6 +31,8 @@ type Config struct {
 	Policy    Policy
 	// HoldSigningKeys lets the key that a node was heard by hold until its Node object is gone.
 	HoldSigningKeys bool
+	// Connections bounds what pods take of the node's table of connections.
+	Connections Connections
 	// Masquerade gives pod traffic that leaves the cluster the node's address.
 	Masquerade bool
 	// PodCIDRs are the ranges that every node's pod CIDRs lie in; empty: kubeadm's, where its configuration is there.
@@ -89,6 +91,12 @@ type Health struct {
 type Policy struct {
 	// MaxElements is how many elements one policy may come to; a rule beyond it closes.
 	MaxElements int
+}
+
+// Connections bounds what pods take of the node's table of connections.
+type Connections struct {
+	// NewPerSecond is how many connections one pod may open in a second; 0: any number, as long as the table has room.
+	NewPerSecond uint32
 }
 
 // CNI says where the container runtime looks for plugins and network configurations.

@@ -39,6 +39,8 @@ health:
 policy:
   maxElements: 9000
 holdSigningKeys: false
+connections:
+  newPerSecond: 500
 masquerade: false
 nonMasqueradeCIDRs:
   - 198.51.100.0/24
@@ -54,15 +56,16 @@ runDir: /run/other
 
 func TestParse(t *testing.T) {
 	full := Config{
-		LogLevel:   slog.LevelDebug,
-		Underlay:   Underlay{Family: FamilyIPv6, Interface: "eth1", MTU: 9000},
-		WireGuard:  WireGuard{Port: 4500, Implementation: ImplementationUserspace, Rotation: time.Hour},
-		Gossip:     Gossip{Port: 4501},
-		Probe:      Probe{Port: 4502},
-		Announce:   Announce{Port: 4503},
-		Health:     Health{Port: 4504},
-		Policy:     Policy{MaxElements: 9000},
-		Masquerade: false,
+		LogLevel:    slog.LevelDebug,
+		Underlay:    Underlay{Family: FamilyIPv6, Interface: "eth1", MTU: 9000},
+		WireGuard:   WireGuard{Port: 4500, Implementation: ImplementationUserspace, Rotation: time.Hour},
+		Gossip:      Gossip{Port: 4501},
+		Probe:       Probe{Port: 4502},
+		Announce:    Announce{Port: 4503},
+		Health:      Health{Port: 4504},
+		Policy:      Policy{MaxElements: 9000},
+		Connections: Connections{NewPerSecond: 500},
+		Masquerade:  false,
 		NonMasqueradeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"),
 			netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		CNI:      CNI{BinDir: "/usr/lib/cni", ConfDir: "/etc/cni/conf"},
@@ -104,7 +107,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		want       []string
 	}{
 		{"unknown key", "masquerade: true\nmaskerade: true\n",
-			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows announce, cni, gossip, health, holdSigningKeys, logLevel, masquerade, nonMasqueradeCIDRs, podCIDRs, policy, probe, runDir, stateDir, underlay, wireguard"}},
+			[]string{"kith.yaml:2: maskerade: is not a key that Kith knows: here it knows announce, cni, connections, gossip, health, holdSigningKeys, logLevel, masquerade, nonMasqueradeCIDRs, podCIDRs, policy, probe, runDir, stateDir, underlay, wireguard"}},
 		{"unknown key in a section", "wireguard:\n  prot: 1\n",
 			[]string{"kith.yaml:2: wireguard.prot: is not a key that Kith knows: here it knows implementation, port"}},
 		{"key of another section", "wireguard:\n  port: 1\nport: 2\n", []string{"kith.yaml:3: port: is not a key"}},
@@ -116,6 +119,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 			`kith.yaml:5: gossip.port: "http" is not valid`}},
 		{"port too large", "gossip:\n  port: 65536\n", []string{`kith.yaml:2: gossip.port: "65536"`}},
 		{"bound too small", "policy: {maxElements: 8191}", []string{`kith.yaml:1: policy.maxElements: "8191" is not valid: write a number from 8192 to 1048576`}},
+		{"rate too small", "connections: {newPerSecond: 0}", []string{`kith.yaml:1: connections.newPerSecond: "0" is not valid: write off, or a number from 10 to 1000000`}},
 		{"same port", "gossip:\n  port: 51820\n", []string{"kith.yaml:2: gossip.port: is the same as wireguard.port: both use UDP"}},
 		{"same port for probes", "probe: {port: 7950}", []string{"kith.yaml:1: probe.port: is the same as gossip.port: both use UDP"}},
 		{"same port for probes and WireGuard", "wireguard: {port: 7947}", []string{"kith.yaml:1: wireguard.port: is the same as probe.port"}},
@@ -137,7 +141,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"no value", "logLevel:\n", []string{"kith.yaml:1: logLevel: has no value"}},
 		{"list for a value", "logLevel: [info]\n", []string{"kith.yaml:1: logLevel: is a list: write one of"}},
 		{"value for a section", "wireguard: 51820\n", []string{`kith.yaml:1: wireguard: is the single value "51820": write keys here: implementation, port`}},
-		{"list for the file", "- a\n", []string{"kith.yaml:1: is a list: write keys here: announce, cni, gossip"}},
+		{"list for the file", "- a\n", []string{"kith.yaml:1: is a list: write keys here: announce, cni, connections, gossip"}},
 		{"alias", "stateDir: &d /a\nrunDir: *d\n", []string{"kith.yaml:1: stateDir: uses an anchor", "kith.yaml:2: runDir: uses an anchor or alias"}},
 		{"not YAML", "logLevel: info\n\tmasquerade: true\n", []string{"kith.yaml:2: ", "this is not YAML"}},
 		{"two documents", "logLevel: info\n---\nlogLevel: info\n", []string{"kith.yaml:2: a second document begins here"}},

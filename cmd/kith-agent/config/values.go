@@ -49,6 +49,7 @@ func (c *Config) values() map[string]reader {
 		"health.port":              port(&c.Health.Port),
 		"policy.maxElements":       maxElements(&c.Policy.MaxElements),
 		"holdSigningKeys":          boolean(&c.HoldSigningKeys),
+		"connections.newPerSecond": newPerSecond(&c.Connections.NewPerSecond),
 		"masquerade":               boolean(&c.Masquerade),
 		"podCIDRs":                 prefixes(&c.PodCIDRs),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
@@ -117,6 +118,23 @@ func maxElements(to *int) reader {
 	return scalar(to, fmt.Sprintf("write a number from %d to %d", minElements, maxOfBound), func(s string) (int, bool) {
 		n, err := strconv.Atoi(s)
 		return n, err == nil && minElements <= n && n <= maxOfBound
+	})
+}
+
+// The bounds of a rate: below, a pod's start already needs more; above, a rate bounds nothing.
+const (
+	minNewPerSecond = 10
+	maxNewPerSecond = 1_000_000
+)
+
+func newPerSecond(to *uint32) reader {
+	fix := fmt.Sprintf("write off, or a number from %d to %d", minNewPerSecond, maxNewPerSecond)
+	return scalar(to, fix, func(s string) (uint32, bool) {
+		if s == "off" {
+			return 0, true
+		}
+		n, err := strconv.ParseUint(s, 10, 32)
+		return uint32(n), err == nil && minNewPerSecond <= n && n <= maxNewPerSecond
 	})
 }
 

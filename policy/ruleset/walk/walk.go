@@ -3,7 +3,8 @@
 // Input: a ruleset.Ruleset, a hook and a Packet with what connection tracking knows of it. Output: whether the packet
 // goes on, and the rule that dropped it. Invariant: every expression of the rule language means here what it means in
 // the kernel; an expression that looks at something the packet does not have does not match, nor does an Update that finds
-// its set full. Walking changes no set.
+// its set full. Walking changes no set. The packet is the first of its connection where that is new,
+// and the only one for a long time: it is within every limit.
 //
 // Out of scope: making connections and routing; who walks says what state a packet's connection is in and by which
 // interfaces it goes. Of address translation only masquerading is applied.
@@ -161,6 +162,10 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		return p.Conn.State&e.States != 0, nil
 	case ruleset.Translated:
 		return w.tracked() && p.Conn.Translated, nil
+	case ruleset.Unconfirmed:
+		return w.tracked() && p.Conn.State == ruleset.StateNew, nil
+	case ruleset.Beyond:
+		return false, nil
 	case ruleset.Direction:
 		return w.tracked() && p.Conn.Direction == e.Of, nil
 	case ruleset.Protocol:
@@ -183,6 +188,13 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		_, found, err := w.find(e.Set, e.Fields)
 		_, ok := w.key(e.Fields)
 		return err == nil && (found || ok && len(w.ruleset.Sets[e.Set].Elements) < ruleset.LearnedSize), err
+	}
+	return w.act(e)
+}
+
+// act does what changes the packet or the scratch register.
+func (w *walker) act(e ruleset.Expr) (bool, error) {
+	switch e := e.(type) {
 	case ruleset.PriorityMap:
 		v, ok, err := w.find(e.Map, []ruleset.Field{e.Field})
 		if ok {
@@ -201,10 +213,10 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		return true, nil
 	case ruleset.Masquerade:
 		w.result.Masquerade = true
-		w.packet.Source = p.Address
+		w.packet.Source = w.packet.Address
 		return true, nil
 	case ruleset.KeepSource:
-		return p.Source.Is4() == (e.Field == ruleset.IPSource), nil
+		return w.packet.Source.Is4() == (e.Field == ruleset.IPSource), nil
 	case ruleset.SourceNAT:
 		w.result.Masquerade = true
 		w.packet.Source = e.To
