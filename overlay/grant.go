@@ -201,8 +201,10 @@ func special() []Reserved {
 	}
 }
 
-// addresses are those that policies know a node by: what its status names, less what is a pod's, a Service's, or another
-// node's. An InternalIP that several name is this node's, or else the oldest one's. An ExternalIP may be shared, as by nodes
+// addresses are those that policies know a node by: first the one by which it is reached, then what its status names, less
+// what is a pod's, a Service's, or another node's. Blocks decide by the first, which others than the node's agent write in a
+// status as they like. An InternalIP that several name is this node's, or else the oldest one's, and not that of a
+// node whose claim says that it is elsewhere. An ExternalIP may be shared, as by nodes
 // behind one NAT, but is never another's InternalIP.
 func (g *granting) addresses(i int) []netip.Addr {
 	n := &g.nodes[i]
@@ -213,8 +215,13 @@ func (g *granting) addresses(i int) []netip.Addr {
 		}
 		return why != ""
 	}
+	for _, addr := range n.Reached { // Compute reports what is wrong with a claim
+		if cmp.Or(g.unfit(addr), g.anothers(i, addr)) == "" {
+			out = append(out, addr)
+		}
+	}
 	for _, addr := range n.Underlay() {
-		if !refused(addr, cmp.Or(g.unfit(addr), g.anothers(i, addr))) {
+		if !refused(addr, cmp.Or(g.unfit(addr), g.anothers(i, addr))) && !slices.Contains(out, addr) {
 			out = append(out, addr)
 		}
 	}
@@ -233,6 +240,9 @@ func (g *granting) anothers(i int, addr netip.Addr) string {
 		return ""
 	}
 	owner := all[0].node
+	if may := slices.IndexFunc(all, func(known nodeAddress) bool { return !g.nodes[known.node].elsewhere(addr) }); may >= 0 {
+		owner = all[may].node
+	}
 	for _, known := range all {
 		if g.nodes[known.node].Name == g.bounds.Self {
 			owner = known.node
@@ -242,6 +252,11 @@ func (g *granting) anothers(i int, addr netip.Addr) string {
 		return ""
 	}
 	return "it is the InternalIP of node " + g.nodes[owner].Name
+}
+
+// elsewhere reports whether a node's claim names another address of the family.
+func (n Node) elsewhere(addr netip.Addr) bool {
+	return !slices.Contains(n.Reached, addr) && slices.ContainsFunc(n.Reached, func(have netip.Addr) bool { return have.Is4() == addr.Is4() })
 }
 
 // unfit says why no node can have an address; nothing: one can.

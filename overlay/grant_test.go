@@ -200,6 +200,7 @@ func TestOwnAddressKeepsOut(t *testing.T) {
 func TestAddressesRefused(t *testing.T) {
 	nodes := asking()
 	nodes[2].InternalIPs = append(nodes[2].InternalIPs, addrs("10.244.2.5", "fd00:244:0:2::5", "172.18.0.2", "10.96.0.1", "127.0.0.1")...)
+	nodes[2].Reached = addrs("10.244.2.5", "172.18.0.2", "10.96.0.1") // Compute reports what is wrong with a claim
 	nodes[1].ExternalIPs = addrs("198.51.100.1", "172.18.0.3", "198.51.100.1")
 	g := Grant(bounded(), nodes, Grant(bounded(), asking(), nil).Nodes)
 	for i, want := range [][]netip.Addr{addrs("172.18.0.1"), addrs("172.18.0.2", "198.51.100.1"), addrs("172.18.0.3")} {
@@ -222,6 +223,10 @@ func TestAddressesRefused(t *testing.T) {
 	nodes[0].InternalIPs = append(nodes[0].InternalIPs, addrs("172.18.0.3")...)
 	if g := Grant(Bounds{Self: "c"}, nodes, nil); !slices.Equal(g.Nodes[2].Addresses, addrs("172.18.0.3")) {
 		t.Errorf("a node loses its own address: %v", g.Nodes[2].Addresses)
+	}
+	nodes[0].Reached = addrs("172.18.0.1")
+	if g := Grant(Bounds{Self: "b"}, nodes, nil); !slices.Equal(g.Nodes[2].Addresses, addrs("172.18.0.3")) || slices.Contains(g.Nodes[0].Addresses, addrs("172.18.0.3")[0]) {
+		t.Errorf("a node that is elsewhere by its claim takes an address by its status: %v, %v", g.Nodes[0].Addresses, g.Nodes[2].Addresses)
 	}
 }
 

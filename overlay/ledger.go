@@ -240,6 +240,25 @@ func (l *Ledger) Claims() []Claim {
 	return out
 }
 
+// Reached returns the nodes with the addresses at which their claims say that others reach them: the first of each family.
+func (l *Ledger) Reached(nodes []Node) []Node {
+	out := slices.Clone(nodes)
+	for i, n := range out {
+		out[i].Reached = nil
+		a := l.accounts[n.Name]
+		if a == nil || a.uid != n.UID {
+			continue
+		}
+		for _, ep := range a.claim.Endpoints {
+			addr := ep.Addr().Unmap()
+			if !slices.ContainsFunc(out[i].Reached, func(have netip.Addr) bool { return have.Is4() == addr.Is4() }) {
+				out[i].Reached = append(out[i].Reached, addr)
+			}
+		}
+	}
+	return out
+}
+
 // Published returns the nodes with each one's claim and signing key as the ledger has
 // them in place of the annotations: what has to be kept to begin from here again.
 func (l *Ledger) Published(nodes []Node) []Node {

@@ -66,7 +66,8 @@ type Node struct {
 	PodCIDRs    []netip.Prefix // those of Requested that Grant gave
 	InternalIPs []netip.Addr
 	ExternalIPs []netip.Addr
-	Addresses   []netip.Addr // those of both that Grant lets policies know the node by; this and Labels are for policies alone
+	Reached     []netip.Addr // by which its claim says that others reach it, one of a family; Ledger.Reached fills it
+	Addresses   []netip.Addr // those of all three that Grant lets policies know the node by; this and Labels are for policies alone
 	Labels      map[string]string
 	SigningKey  string
 	Claim       string

@@ -57,7 +57,7 @@ func grantingAgent(t *testing.T, nodes ...*corev1.Node) *agent {
 		networked: make(chan struct{}, 1), memorable: make(chan struct{}, 1), meshed: make(chan struct{}),
 	}
 	a.bounds.learn(overlaykube.Cluster{Services: prefixes("10.96.0.0/12"), Servers: addrs("192.0.2.10")})
-	a.known = newKnownNodes(live, nil, a.bounds.Get)
+	a.known = newKnownNodes(live, nil, a.bounds.Get, newNotary(log, 7946))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- live.Run(ctx) }()

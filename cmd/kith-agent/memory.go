@@ -19,13 +19,14 @@ type knownNodes struct {
 	live       *overlaykube.Nodes
 	remembered []overlay.Node
 	bounds     func() overlay.Bounds
+	reached    func([]overlay.Node) []overlay.Node // with what their claims say
 
 	mu      sync.Mutex
 	granted []overlay.Node // at the last look
 }
 
-func newKnownNodes(live *overlaykube.Nodes, remembered []overlay.Node, bounds func() overlay.Bounds) *knownNodes {
-	return &knownNodes{live: live, remembered: remembered, bounds: bounds, granted: remembered}
+func newKnownNodes(live *overlaykube.Nodes, remembered []overlay.Node, bounds func() overlay.Bounds, claims *notary) *knownNodes {
+	return &knownNodes{live: live, remembered: remembered, bounds: bounds, reached: claims.Reached, granted: remembered}
 }
 
 // List returns all nodes, with their grants.
@@ -39,7 +40,7 @@ func (k *knownNodes) Grants() overlay.Grants {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	g := overlay.Grant(k.bounds(), nodes, k.granted)
+	g := overlay.Grant(k.bounds(), k.reached(nodes), k.granted)
 	k.granted = g.Nodes
 	return g
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestNodesAreRememberedUntilTheAPIServerAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := newKnownNodes(live, testNodes, func() overlay.Bounds { return overlay.Bounds{Self: "n1"} })
+	known := newKnownNodes(live, testNodes, func() overlay.Bounds { return overlay.Bounds{Self: "n1"} }, newNotary(slog.New(slog.DiscardHandler), 7946))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- live.Run(ctx) }()
@@ -95,7 +96,7 @@ func rememberer(t *testing.T, n *laneNode) *agent {
 		log: log, node: n.node.Name, folder: n.folder, notary: newNotary(log, 7946), nodes: live, memorable: make(chan struct{}, 1),
 		secret: newGossipKeys(log, nil, "", [][]byte{{1}}),
 	}
-	a.known = newKnownNodes(live, a.recall().Nodes, func() overlay.Bounds { return overlay.Bounds{Self: n.node.Name} })
+	a.known = newKnownNodes(live, a.recall().Nodes, func() overlay.Bounds { return overlay.Bounds{Self: n.node.Name} }, a.notary)
 	return a
 }
 
@@ -172,6 +173,7 @@ func TestSigningKeysOutliveARestart(t *testing.T) {
 		if said := strings.Join(a.notary.Problems(), "\n"); strings.Contains(said, "reboot") || !strings.Contains(said, "node n2") {
 			t.Errorf("%s: problems %s", when, said)
 		}
+		<-a.notary.Changed() // what was claimed
 		a.notary.Accept(map[string]overlay.Acceptance{"n2": {UID: thief.node.UID, Key: thief.claim.Signing}})
 		select {
 		case <-a.notary.Changed():
@@ -181,6 +183,44 @@ func TestSigningKeysOutliveARestart(t *testing.T) {
 		if claims := a.notary.SetNodes(forged); claims[1].Epoch != 9 || len(a.notary.Problems()) != 0 {
 			t.Errorf("%s: accepted, and claims %+v", when, claims)
 		}
+	}
+}
+
+// TestStatusDoesNotSayWhereANodeIs holds that a block decides a node's mesh address by the address at which others reach that
+// node, and not by what others than its agent write in its status; that the status is taken before a claim is known, and goes
+// on to say where else the node is.
+func TestStatusDoesNotSayWhereANodeIs(t *testing.T) {
+	all := laneNetwork(t, true, true)
+	a := rememberer(t, all[0])
+	nodes := annotated(t, all, 1)
+	for i := range nodes {
+		nodes[i].Requested = nodes[i].PodCIDRs
+	}
+	nodes[1].InternalIPs = addrs("203.0.113.7", "192.0.2.2", "2001:db8::2")
+	behind := func() []netip.Addr {
+		granted := overlay.Grant(overlay.Bounds{Self: "n1"}, a.notary.Reached(nodes), nil).Nodes
+		n := network("n1", granted, nil).Nodes[1]
+		return append([]netip.Addr{n.Behind(n.Mesh[0])}, n.Addresses...)
+	}
+	if got, want := behind(), addrs("203.0.113.7", "203.0.113.7", "192.0.2.2", "2001:db8::2"); !slices.Equal(got, want) {
+		t.Errorf("without a claim %v, want %v", got, want)
+	}
+	a.notary.SetNodes(nodes)
+	select {
+	case <-a.notary.Changed():
+	default:
+		t.Error("nobody looks at what is granted again")
+	}
+	if got, want := behind(), addrs("192.0.2.2", "192.0.2.2", "203.0.113.7", "2001:db8::2"); !slices.Equal(got, want) {
+		t.Errorf("with its claim %v, want %v", got, want)
+	}
+	nodes[1].InternalIPs = addrs("203.0.113.7") // all that is true is taken out
+	if got := behind()[0]; got != addrs("192.0.2.2")[0] {
+		t.Errorf("blocks decide by %v", got)
+	}
+	nodes[1].UID = "reborn"
+	if got := behind()[0]; got != addrs("203.0.113.7")[0] {
+		t.Errorf("the claim of the Node before decides: %v", got)
 	}
 }
 

@@ -67,10 +67,21 @@ func (n *notary) Conflict(name string) {
 func (n *notary) SetNodes(nodes []overlay.Node) []overlay.Claim {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	before := n.ledger.Revision()
 	for _, r := range n.ledger.SetNodes(nodes) {
 		n.tell(r)
 	}
+	if n.ledger.Revision() != before {
+		nudge(n.changed) // grants depend on claims
+	}
 	return n.ledger.Claims()
+}
+
+// Reached returns the nodes with where their claims say that others reach them.
+func (n *notary) Reached(nodes []overlay.Node) []overlay.Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ledger.Reached(nodes)
 }
 
 // Accept takes which nodes may change to which signing keys.

@@ -130,6 +130,7 @@ func TestNotaryTellsAndCounts(t *testing.T) {
 	if claims := n.SetNodes([]overlay.Node{node}); len(claims) != 1 {
 		t.Fatalf("claims %v", claims)
 	}
+	<-n.Changed()
 	bent := bytes.Clone(sealed)
 	epoch := bent[1:9]
 	binary.BigEndian.PutUint64(epoch, binary.BigEndian.Uint64(epoch)+1) // a higher one than was signed

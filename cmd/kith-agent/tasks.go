@@ -46,6 +46,7 @@ func (a *agent) gather(ctx context.Context) error {
 	if err := a.nodes.WaitSynced(ctx); err != nil {
 		return nil
 	}
+	a.notary.SetNodes(a.known.List()) // what they are granted depends on their claims
 	a.nodesChanged(a.known.List())
 	if cache.WaitForCacheSync(ctx.Done(), a.identities.HasSynced, a.policies.HasSynced, a.over.HasSynced) {
 		a.enforcer.Complete()

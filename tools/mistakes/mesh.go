@@ -5,6 +5,16 @@ func inGrants() []mistake {
 	const file, pkg = "overlay/grant.go", "./overlay"
 	return []mistake{
 		{
+			name: "blocks decide a node by its status alone", file: file,
+			right: "for _, addr := range n.Reached {", wrong: "for _, addr := range n.Reached[:0] {",
+			pkg: replays, test: "TestStatusDoesNotSayWhereANodeIs",
+		},
+		{
+			name: "a claim's address that is another node's", file: file,
+			right: "if cmp.Or(g.unfit(addr), g.anothers(i, addr)) == \"\" {", wrong: "if g.unfit(addr) == \"\" {",
+			pkg: pkg, test: "TestAddressesRefused",
+		},
+		{
 			name: "another's pod CIDR", file: file,
 			right: "holder, taken := g.granted.holder(cidr); taken", wrong: "holder, taken := g.granted.holder(cidr); taken && false",
 			pkg: pkg, test: "TestNobodyHoldsAnothersAddress",
