@@ -31,7 +31,7 @@ type pupil interface {
 
 // ear hears what name servers answer to some pods.
 type ear interface {
-	Listen([]netip.Addr) error
+	Listen(tap.Audience) error
 	Run(context.Context) error
 	Close() error
 }
@@ -46,6 +46,7 @@ type learner struct {
 
 	mu        sync.Mutex
 	listeners map[netip.Addr]ruleset.Listener
+	servers   tap.Audience // without those who listen
 	ear       ear
 	deaf      func()              // ends the Run of the ear
 	told      map[string]*lessons // by the pod's interface
@@ -53,7 +54,8 @@ type learner struct {
 
 func newLearner(log *slog.Logger, p pupil) *learner {
 	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear) }
-	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1), told: map[string]*lessons{}}
+	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1),
+		servers: tap.Audience{AnyServer: true}, told: map[string]*lessons{}}
 }
 
 // listen hears exactly these from now on.
@@ -69,10 +71,26 @@ func (l *learner) listen(to map[netip.Addr]ruleset.Listener) {
 		}
 	}
 	l.listeners = to
+	l.attune()
+}
+
+// trust hears the answers of these servers from now on. Before it was called, all are heard.
+func (l *learner) trust(servers tap.Audience) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if reflect.DeepEqual(servers, l.servers) {
+		return
+	}
+	l.servers = servers
+	l.attune()
+}
+
+// attune has the ear hear whom it should. It is opened when there is somebody to hear, and closed when there is not.
+func (l *learner) attune() {
 	switch {
 	case l.ear == nil:
 		nudge(l.asked)
-	case len(to) == 0:
+	case len(l.listeners) == 0:
 		l.stop()
 	default:
 		if err := l.tune(l.ear); err != nil {
@@ -101,7 +119,11 @@ func (l *learner) forget(pod string) {
 	delete(l.told, pod)
 }
 
-func (l *learner) tune(e ear) error { return e.Listen(slices.Collect(maps.Keys(l.listeners))) }
+func (l *learner) tune(e ear) error {
+	a := l.servers
+	a.Pods = slices.Collect(maps.Keys(l.listeners))
+	return e.Listen(a)
+}
 
 // run hears while there are listeners. Without it nothing else of the agent stops: pods reach what they were told
 // before, and no new names.
