@@ -50,12 +50,13 @@ type learner struct {
 	ear       ear
 	deaf      func()              // ends the Run of the ear
 	told      map[string]*lessons // by the pod's interface
+	held      map[string]int      // how much of each set they hold together
 }
 
 func newLearner(log *slog.Logger, p pupil) *learner {
 	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear) }
 	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1),
-		servers: tap.Audience{AnyServer: true}, told: map[string]*lessons{}}
+		servers: tap.Audience{AnyServer: true}, told: map[string]*lessons{}, held: map[string]int{}}
 }
 
 // listen hears exactly these from now on.
@@ -115,6 +116,9 @@ func (l *learner) forget(pod string) {
 	}
 	if err := l.pupil.Forget(slices.Collect(maps.Keys(known.told))); err != nil {
 		l.log.Error("what a pod was told stays until its time is over", "interface", pod, "error", err)
+	}
+	for e := range known.told {
+		known.drop(e)
 	}
 	delete(l.told, pod)
 }
@@ -189,14 +193,16 @@ func (l *learner) hear(ctx context.Context, pod netip.Addr, told []dns.Telling) 
 	now := time.Now()
 	known := l.told[listener.Interface]
 	if known == nil {
-		known = newLessons(now)
+		known = newLessons(now, l.held)
 		l.told[listener.Interface] = known
 	}
 	fresh := map[ruleset.ElementChange]time.Duration{}
 	for _, t := range told {
 		lifetime := min(t.TTL, longestBelief) + grace
 		for _, e := range listener.Lessons(t.Name, t.Address) {
-			if rest, teach := known.note(e, now, lifetime); teach {
+			if !known.room(e, now) || !l.share(known, e, now) {
+				known.refused++
+			} else if rest, teach := known.note(e, now, lifetime); teach {
 				fresh[e] = rest
 			}
 		}

@@ -50,6 +50,7 @@ type table struct {
 	conn   *netlink.Conn
 	nft    *nftables.Conn
 	kernel *nftables.Table
+	lasts  time.Duration // listensFor, but in tests
 	sets   map[string]*nftables.Set
 	have   contents
 }
@@ -62,7 +63,7 @@ func newTable() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{conn: conn, kernel: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, sets: map[string]*nftables.Set{}}
+	t := &table{conn: conn, lasts: listensFor, kernel: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, sets: map[string]*nftables.Set{}}
 	if t.nft, err = nftables.New(nftables.AsLasting(), nftables.WithTestDial(t.deliver)); err == nil {
 		err = t.create()
 	}
@@ -175,7 +176,7 @@ func (t *table) prove() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	set, elements := t.sets[setHearing], []nftables.SetElement{
-		{Key: []byte{unix.IPPROTO_TCP}, Timeout: listensFor}, {Key: []byte{unix.IPPROTO_UDP}, Timeout: listensFor},
+		{Key: []byte{unix.IPPROTO_TCP}, Timeout: t.lasts}, {Key: []byte{unix.IPPROTO_UDP}, Timeout: t.lasts},
 	}
 	for _, do := range []func(*nftables.Set, []nftables.SetElement) error{t.nft.SetAddElements, t.nft.SetDeleteElements, t.nft.SetAddElements} {
 		if err := do(set, elements); err != nil {
