@@ -39,10 +39,11 @@ type ear interface {
 // learner teaches the kernel what names stand for, as each pod is told it. On a node without pods whose policies name
 // domains it does nothing at all.
 type learner struct {
-	log   *slog.Logger
-	pupil pupil
-	open  func(tap.Hear) (ear, error)
-	asked chan struct{} // signals that somebody is to be heard
+	log    *slog.Logger
+	pupil  pupil
+	open   func(tap.Hear) (ear, error)
+	passed *passed
+	asked  chan struct{} // signals that somebody is to be heard
 
 	mu        sync.Mutex
 	listeners map[netip.Addr]ruleset.Listener
@@ -54,8 +55,9 @@ type learner struct {
 }
 
 func newLearner(log *slog.Logger, p pupil) *learner {
-	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear) }
-	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1),
+	passed := &passed{log: log, at: map[tap.Unheard]time.Time{}}
+	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear, passed.note) }
+	return &learner{log: log, pupil: p, open: open, passed: passed, asked: make(chan struct{}, 1),
 		servers: tap.Audience{AnyServer: true}, told: map[string]*lessons{}, held: map[string]int{}}
 }
 

@@ -4,7 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -56,6 +59,36 @@ func TestLearnerHearsWhomItTrusts(t *testing.T) {
 	if len(heard) > 0 {
 		t.Errorf("hears %+v though nothing has changed", <-heard)
 	}
+}
+
+// TestWhatPassesIsTold: once for each server and each busy pod, in the log and the status, for some time, and not without
+// end.
+func TestWhatPassesIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged := lines(0)
+		p := newLearner(slog.New(slog.NewTextHandler(&logged, nil)), &fakePupil{}).passed
+		pod, other, server := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.1.6"), netip.MustParseAddr("192.0.2.53")
+		for _, u := range []tap.Unheard{{Server: server, Pod: pod}, {Server: server, Pod: other}, {Server: server, Pod: pod, Busy: true}, {Server: pod, Pod: pod, Busy: true}} {
+			p.note(u)
+		}
+		want := []string{
+			"names are not learned from the name server 192.0.2.53, which pod 10.244.1.5 asks: if pods are to use it, add it to policy.nameServers",
+			"pod 10.244.1.5 gets more answers of name servers than are heard: not all names are learned that it asks for",
+		}
+		if got := p.Problems(); !slices.Equal(slices.Sorted(slices.Values(got)), want) || logged != 2 {
+			t.Errorf("%d lines logged, problems %q", logged, got)
+		}
+		for i := range 1000 {
+			p.note(tap.Unheard{Server: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), Pod: pod})
+		}
+		if n := len(p.Problems()); n != mostPassed || int(logged) != mostPassed {
+			t.Errorf("%d problems and %d lines of a thousand servers", n, logged)
+		}
+		time.Sleep(passedFor + time.Second)
+		if got := p.Problems(); len(got) > 0 {
+			t.Errorf("after all is over, %q", got)
+		}
+	})
 }
 
 // audienceEar tells all of whom it is to hear.

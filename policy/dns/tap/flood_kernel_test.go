@@ -54,10 +54,15 @@ func everybody() Audience {
 // listening runs a tap; hear is called with what it hears.
 func (l *lab) listening(hear Hear) *Tap {
 	l.Helper()
+	return l.noting(hear, func(Unheard) {})
+}
+
+func (l *lab) noting(hear Hear, unheard func(Unheard)) *Tap {
+	l.Helper()
 	var tap *Tap
 	inside(l, l.node, func() {
 		var err error
-		tap, err = Open(slog.New(slog.NewTextHandler(os.Stderr, nil)), hear)
+		tap, err = Open(slog.New(slog.NewTextHandler(os.Stderr, nil)), hear, unheard)
 		must(l, err)
 	})
 	tap.patience, tap.table.lasts = time.Hour, time.Hour // however slow the machine
@@ -122,12 +127,13 @@ func TestFloodSilencesNobody(t *testing.T) {
 			l, neighbour := crowded(t)
 			var mu sync.Mutex
 			heard := map[netip.Addr]int{}
-			tap := l.listening(func(_ context.Context, pod netip.Addr, told []dns.Telling) {
+			busy := make(chan Unheard, 100)
+			tap := l.noting(func(_ context.Context, pod netip.Addr, told []dns.Telling) {
 				mu.Lock()
 				heard[pod]++
 				mu.Unlock()
 				time.Sleep(time.Duration(len(told)) * 100 * time.Microsecond) // as the kernel takes to learn them
-			})
+			}, func(u Unheard) { busy <- u })
 			l.run(tap)
 			must(t, tap.Listen(everybody()))
 			l.serve(serverAddresses[0], 0)
@@ -150,6 +156,13 @@ func TestFloodSilencesNobody(t *testing.T) {
 			if n := heard[netip.MustParseAddr(neighbourAddresses[0])]; n != 40 {
 				t.Errorf("%d of the neighbour's 40 answers are heard", n)
 			}
+			if flooded := netip.MustParseAddr(podAddresses[1]); c.addresses < 100 {
+				if u := <-busy; !u.Busy || u.Pod != flooded {
+					t.Errorf("busy is %+v", u)
+				}
+			} else if heard[flooded] > 0 {
+				t.Errorf("%d answers of %d addresses are heard", heard[flooded], c.addresses)
+			}
 		})
 	}
 }
@@ -159,12 +172,16 @@ func TestFloodSilencesNobody(t *testing.T) {
 func TestOnlyNameServersAreHeard(t *testing.T) {
 	l, _ := crowded(t)
 	calls := make(chan heard, 100)
-	tap := l.listening(func(_ context.Context, pod netip.Addr, told []dns.Telling) { calls <- heard{pod, told} })
+	unheard := make(chan Unheard, 100)
+	tap := l.noting(func(_ context.Context, pod netip.Addr, told []dns.Telling) { calls <- heard{pod, told} }, func(u Unheard) { unheard <- u })
 	l.run(tap)
 	l.serve(stranger, 0)
 	l.serve(serverAddresses[0], 0)
 	must(t, tap.Listen(everybody()))
 	l.ask(stranger)
+	if got, want := <-unheard, (Unheard{Server: netip.MustParseAddr(stranger), Pod: netip.MustParseAddr(podAddresses[0])}); got != want {
+		t.Errorf("unheard is %+v, want %+v", got, want)
+	}
 	if _, err := io.ReadFull(l.dial("tcp", stranger), make([]byte, 40)); err != nil {
 		t.Errorf("over TCP: %v", err)
 	}

@@ -37,13 +37,17 @@ const (
 	patience = 3 * time.Second
 	// lookEvery is how often we look whether one has waited for so long.
 	lookEvery = 200 * time.Millisecond
-	// noteEvery spaces what the log says of each pod or server that is not heard, of which it remembers mostNoted.
-	noteEvery = time.Minute
-	mostNoted = 1024
 )
 
 // Hear is called with what an answer tells a pod.
 type Hear func(ctx context.Context, pod netip.Addr, told []dns.Telling)
+
+// Unheard is that an answer passed unheard: of a server that is not one of those that are heard, or, with Busy, of which
+// there are too many.
+type Unheard struct {
+	Server, Pod netip.Addr
+	Busy        bool
+}
 
 // Tap is open until Close.
 type Tap struct {
@@ -55,12 +59,12 @@ type Tap struct {
 	table    *table
 	back     *sender
 	queue    *queue
-	noted    map[string]time.Time // what was logged
+	unheard  func(Unheard)
 }
 
-// Open begins to hear nobody yet.
-func Open(log *slog.Logger, hear Hear) (*Tap, error) {
-	t := &Tap{log: log, hear: hear, patience: patience, queue: newQueue(), noted: map[string]time.Time{}}
+// Open begins to hear nobody yet. Of what passes unheard, unheard is called now and then.
+func Open(log *slog.Logger, hear Hear, unheard func(Unheard)) (*Tap, error) {
+	t := &Tap{log: log, hear: hear, unheard: unheard, patience: patience, queue: newQueue()}
 	if err := t.open(); err != nil {
 		return nil, fmt.Errorf("hear name servers: %w", errors.Join(err, t.Close()))
 	}
@@ -175,7 +179,8 @@ func (t *Tap) readOthers(ctx context.Context) error {
 		}
 		for i, a := range answers {
 			if a.note != "" {
-				t.note(a)
+				server, pod, _ := dns.Ends(a.packet)
+				t.unheard(Unheard{server, pod, a.note == noteBusy})
 				continue
 			}
 			t.take(answers[i : i+1])
@@ -191,27 +196,6 @@ func (t *Tap) take(answers []answer) {
 			t.send(a)
 		}
 	}
-}
-
-// note logs what passed unheard, now and then.
-func (t *Tap) note(a answer) {
-	server, pod, _ := dns.Ends(a.packet)
-	about, now := a.note+pod.String(), time.Now()
-	if a.note == noteStranger {
-		about = a.note + server.String()
-	}
-	if last, again := t.noted[about]; again && now.Sub(last) < noteEvery {
-		return
-	}
-	if len(t.noted) >= mostNoted {
-		clear(t.noted)
-	}
-	t.noted[about] = now
-	if a.note == noteStranger {
-		t.log.Warn("names are not learned from this name server: if pods should use it, add it to policy.nameServers", "server", server, "pod", pod)
-		return
-	}
-	t.log.Warn("pods get more answers of name servers than are heard: some names are not learned", "pod", pod, "server", server)
 }
 
 // work hears one answer after the other.

@@ -258,7 +258,7 @@ func (l *lab) open() (*Tap, chan heard) {
 			case calls <- heard{pod, told}:
 			case <-ctx.Done():
 			}
-		})
+		}, func(Unheard) {})
 		must(l, err)
 		tap.patience, tap.table.lasts = time.Hour, time.Hour // however slow the machine
 	})
