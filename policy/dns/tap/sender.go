@@ -28,6 +28,9 @@ type place struct {
 	pod  netip.Addr
 }
 
+// errGone is that nobody waits for an answer any more.
+var errGone = errors.New("the pod is gone: it is no neighbour")
+
 func newSender() (*sender, error) {
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -95,5 +98,5 @@ func (s *sender) neighbour(at place) (net.HardwareAddr, error) {
 			return n.HardwareAddr, nil
 		}
 	}
-	return nil, errors.New("the pod is gone: no neighbour " + at.pod.String())
+	return nil, errGone
 }

@@ -248,7 +248,10 @@ func (t *Tap) hurry(ctx context.Context) {
 }
 
 func (t *Tap) send(a answer) {
-	if err := t.back.send(a); err != nil {
+	switch err := t.back.send(a); {
+	case errors.Is(err, errGone):
+		t.log.Debug("answer of a name server comes too late", "pod", a.pod, "error", err)
+	case err != nil:
 		t.log.Warn("answer of a name server lost", "pod", a.pod, "error", err)
 	}
 }
