@@ -45,6 +45,7 @@ func TestAttacks(t *testing.T) {
 	t.Run("MirrorPod", func(t *testing.T) { a.in(t).mirrorPod(ctx) })
 	t.Run("ICMPErrors", func(t *testing.T) { a.in(t).icmpErrors(ctx) })
 	t.Run("LargePolicies", func(t *testing.T) { a.in(t).largePolicies(ctx) })
+	t.Run("DNSAnswers", func(t *testing.T) { a.in(t).dnsAnswers(ctx) })
 	// Where this succeeds, there is no cluster any more.
 	t.Run("PodCIDRs", func(t *testing.T) { a.in(t).podCIDRs(ctx) })
 }

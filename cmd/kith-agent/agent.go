@@ -62,6 +62,7 @@ type agent struct {
 	identities *identitykube.Watch
 	policies   *policykube.Watch
 	over       *policykube.ClusterWatch
+	servers    *policykube.NameServers
 	problems   policyProblems
 	decrees    decrees
 	vacated    vacated // the enforcer's
@@ -101,6 +102,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"watch identities":       a.identities.Run,
 		"watch policies":         a.policies.Run,
 		"watch cluster policies": a.over.Run,
+		"watch name servers":     a.servers.Run,
 		"watch device":           a.device.Run,
 		"watch gossip key":       a.secret.run,
 		"publish claim":          a.publish,
@@ -256,7 +258,10 @@ func (a *agent) openCluster() error {
 	if a.policies, err = policykube.New(a.client, a.policyChanged); err != nil {
 		return err
 	}
-	a.over, err = policykube.NewCluster(resources, a.log, a.policyChanged)
+	if a.over, err = policykube.NewCluster(resources, a.log, a.policyChanged); err != nil {
+		return err
+	}
+	a.servers, err = policykube.NewNameServers(a.client, a.nameServersChanged)
 	return err
 }
 

@@ -31,7 +31,7 @@ type pupil interface {
 
 // ear hears what name servers answer to some pods.
 type ear interface {
-	Listen([]netip.Addr) error
+	Listen(tap.Audience) error
 	Run(context.Context) error
 	Close() error
 }
@@ -39,21 +39,26 @@ type ear interface {
 // learner teaches the kernel what names stand for, as each pod is told it. On a node without pods whose policies name
 // domains it does nothing at all.
 type learner struct {
-	log   *slog.Logger
-	pupil pupil
-	open  func(tap.Hear) (ear, error)
-	asked chan struct{} // signals that somebody is to be heard
+	log    *slog.Logger
+	pupil  pupil
+	open   func(tap.Hear) (ear, error)
+	passed *passed
+	asked  chan struct{} // signals that somebody is to be heard
 
 	mu        sync.Mutex
 	listeners map[netip.Addr]ruleset.Listener
+	servers   tap.Audience // without those who listen
 	ear       ear
 	deaf      func()              // ends the Run of the ear
 	told      map[string]*lessons // by the pod's interface
+	held      map[string]int      // how much of each set they hold together
 }
 
 func newLearner(log *slog.Logger, p pupil) *learner {
-	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear) }
-	return &learner{log: log, pupil: p, open: open, asked: make(chan struct{}, 1), told: map[string]*lessons{}}
+	passed := &passed{log: log, at: map[tap.Unheard]time.Time{}}
+	open := func(hear tap.Hear) (ear, error) { return tap.Open(log, hear, passed.note) }
+	return &learner{log: log, pupil: p, open: open, passed: passed, asked: make(chan struct{}, 1),
+		servers: tap.Audience{AnyServer: true}, told: map[string]*lessons{}, held: map[string]int{}}
 }
 
 // listen hears exactly these from now on.
@@ -69,10 +74,26 @@ func (l *learner) listen(to map[netip.Addr]ruleset.Listener) {
 		}
 	}
 	l.listeners = to
+	l.attune()
+}
+
+// trust hears the answers of these servers from now on. Before it was called, all are heard.
+func (l *learner) trust(servers tap.Audience) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if reflect.DeepEqual(servers, l.servers) {
+		return
+	}
+	l.servers = servers
+	l.attune()
+}
+
+// attune has the ear hear whom it should. It is opened when there is somebody to hear, and closed when there is not.
+func (l *learner) attune() {
 	switch {
 	case l.ear == nil:
 		nudge(l.asked)
-	case len(to) == 0:
+	case len(l.listeners) == 0:
 		l.stop()
 	default:
 		if err := l.tune(l.ear); err != nil {
@@ -98,10 +119,17 @@ func (l *learner) forget(pod string) {
 	if err := l.pupil.Forget(slices.Collect(maps.Keys(known.told))); err != nil {
 		l.log.Error("what a pod was told stays until its time is over", "interface", pod, "error", err)
 	}
+	for e := range known.told {
+		known.drop(e)
+	}
 	delete(l.told, pod)
 }
 
-func (l *learner) tune(e ear) error { return e.Listen(slices.Collect(maps.Keys(l.listeners))) }
+func (l *learner) tune(e ear) error {
+	a := l.servers
+	a.Pods = slices.Collect(maps.Keys(l.listeners))
+	return e.Listen(a)
+}
 
 // run hears while there are listeners. Without it nothing else of the agent stops: pods reach what they were told
 // before, and no new names.
@@ -167,14 +195,16 @@ func (l *learner) hear(ctx context.Context, pod netip.Addr, told []dns.Telling) 
 	now := time.Now()
 	known := l.told[listener.Interface]
 	if known == nil {
-		known = newLessons(now)
+		known = newLessons(now, l.held)
 		l.told[listener.Interface] = known
 	}
 	fresh := map[ruleset.ElementChange]time.Duration{}
 	for _, t := range told {
 		lifetime := min(t.TTL, longestBelief) + grace
 		for _, e := range listener.Lessons(t.Name, t.Address) {
-			if rest, teach := known.note(e, now, lifetime); teach {
+			if !known.room(e, now) || !l.share(known, e, now) {
+				known.refused++
+			} else if rest, teach := known.note(e, now, lifetime); teach {
 				fresh[e] = rest
 			}
 		}

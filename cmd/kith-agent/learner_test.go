@@ -46,9 +46,9 @@ func (p *fakePupil) Forget(elements []ruleset.ElementChange) error {
 // fakeEar tells whom it was last to listen to, and closes listens at its end.
 type fakeEar struct{ listens chan []netip.Addr }
 
-func (e *fakeEar) Listen(pods []netip.Addr) error { e.listens <- pods; return nil }
-func (e *fakeEar) Run(ctx context.Context) error  { <-ctx.Done(); return nil }
-func (e *fakeEar) Close() error                   { close(e.listens); return nil }
+func (e *fakeEar) Listen(a tap.Audience) error   { e.listens <- a.Pods; return nil }
+func (e *fakeEar) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (e *fakeEar) Close() error                  { close(e.listens); return nil }
 
 func listener(domains ...policy.Domain) map[netip.Addr]ruleset.Listener {
 	four, six := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00:1::5")
@@ -98,9 +98,9 @@ type brokenEar struct{ fakeEar }
 
 func (e *brokenEar) Close() error { return nil }
 
-func (e *brokenEar) Listen(pods []netip.Addr) error {
+func (e *brokenEar) Listen(a tap.Audience) error {
 	select {
-	case e.listens <- pods:
+	case e.listens <- a.Pods:
 		return nil
 	default:
 		return errors.New("netlink: no room")

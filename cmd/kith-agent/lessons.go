@@ -26,28 +26,31 @@ type lesson struct {
 // lessons are what one pod was told.
 type lessons struct {
 	told     map[ruleset.ElementChange]lesson
-	earliest time.Time // nothing is over before
-	refused  int       // for want of room, since it was logged
+	held     map[string]int // of them, by set
+	shared   map[string]int // the same of all pods together
+	earliest time.Time      // nothing is over before
+	refused  int            // for want of room, since it was logged
 	logged   time.Time
 }
 
-func newLessons(now time.Time) *lessons {
-	return &lessons{told: map[ruleset.ElementChange]lesson{}, earliest: now.Add(longestBelief + grace)}
+// newLessons counts in shared what it holds of each set.
+func newLessons(now time.Time, shared map[string]int) *lessons {
+	return &lessons{told: map[ruleset.ElementChange]lesson{}, held: map[string]int{}, shared: shared, earliest: now.Add(longestBelief + grace)}
 }
 
-// note takes in a lesson, unless there is no room, and says for how long the kernel must learn it: not at all, if it has
+// note takes in a lesson, for which there is room, and says for how long the kernel must learn it: not at all, if it has
 // it for as long or longer. An answer takes nothing from another.
 func (s *lessons) note(e ruleset.ElementChange, now time.Time, lifetime time.Duration) (time.Duration, bool) {
-	if !s.room(e, now) {
-		s.refused++
-		return 0, false
-	}
 	until, known := now.Add(lifetime), s.told[e]
 	if !until.After(known.until) {
 		if known.sure {
 			return 0, false
 		}
 		until = known.until
+	}
+	if known == (lesson{}) {
+		s.held[e.Set]++
+		s.shared[e.Set]++
 	}
 	s.told[e] = lesson{until: until}
 	s.expect(until)
@@ -92,11 +95,21 @@ func (s *lessons) room(e ruleset.ElementChange, now time.Time) bool {
 	return len(s.told) < mostLessons
 }
 
+// drop forgets a lesson.
+func (s *lessons) drop(e ruleset.ElementChange) {
+	delete(s.told, e)
+	for _, count := range []map[string]int{s.held, s.shared} {
+		if count[e.Set]--; count[e.Set] == 0 {
+			delete(count, e.Set)
+		}
+	}
+}
+
 func (s *lessons) prune(now time.Time) {
 	s.earliest = now.Add(longestBelief + grace)
 	for e, known := range s.told {
 		if known.until.Before(now) {
-			delete(s.told, e)
+			s.drop(e)
 			continue
 		}
 		s.expect(known.until)

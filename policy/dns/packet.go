@@ -68,16 +68,31 @@ func messages(stream []byte) [][]byte {
 	return out
 }
 
+// Ends gives whom a packet is from and for, whatever is in it.
+func Ends(packet []byte) (source, destination netip.Addr, ok bool) {
+	if len(packet) >= 20 && packet[0]>>4 == 4 {
+		return netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20])), true
+	}
+	if len(packet) >= 40 && packet[0]>>4 == 6 {
+		return netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40])), true
+	}
+	return netip.Addr{}, netip.Addr{}, false
+}
+
 // Sum puts the checksum into a UDP packet, which of a packet of the same machine is left to a network card that never
-// comes. It gives the packet's destination.
-func Sum(packet []byte) (netip.Addr, error) {
+// comes. Another packet stays as it is.
+func Sum(packet []byte) {
 	s, err := parse(packet)
 	if err != nil || s.protocol != udp || len(s.transport) < udpHeader {
-		return netip.Addr{}, errPacket
+		return
+	}
+	length := int(binary.BigEndian.Uint16(s.transport[4:]))
+	if length < udpHeader || length > len(s.transport) {
+		return
 	}
 	binary.BigEndian.PutUint16(s.transport[6:], 0)
 	sum := add(add(0, s.source.AsSlice()), s.destination.AsSlice())
-	sum = add(sum+udp+uint32(len(s.transport)), s.transport)
+	sum = add(sum+udp+uint32(length), s.transport[:length])
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}
@@ -85,7 +100,6 @@ func Sum(packet []byte) (netip.Addr, error) {
 		sum = 0xffff // zero stands for none
 	}
 	binary.BigEndian.PutUint16(s.transport[6:], uint16(sum))
-	return s.destination, nil
 }
 
 func add(sum uint32, b []byte) uint32 {

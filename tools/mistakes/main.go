@@ -53,7 +53,7 @@ type mistake struct {
 func all() []mistake {
 	return slices.Concat(inPolicy(), inGuards(), inClaims(), inOldClaims(), inSigningKeys(), inAdmissionCheck(), inNews(), inSecrets(), inGrants(), inBounds(), inMesh(),
 		inPlan(), inMesher(),
-		inWrites(), inLists(), inUnknown(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives())
+		inWrites(), inLists(), inUnknown(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives(), inNames())
 }
 
 func run(ctx context.Context, out io.Writer, wanted []string) error {

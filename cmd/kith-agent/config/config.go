@@ -91,6 +91,8 @@ type Health struct {
 type Policy struct {
 	// MaxElements is how many elements one policy may come to; a rule beyond it closes.
 	MaxElements int
+	// NameServers are servers that pods may learn names from, besides the cluster's and their node's.
+	NameServers []netip.Addr
 }
 
 // Connections bounds what pods take of the node's table of connections.

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-var comparePrefix = cmpopts.EquateComparable(netip.Prefix{})
+var comparePrefix = cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})
 
 const everyKey = `
 logLevel: debug
@@ -38,6 +38,7 @@ health:
   port: 4504
 policy:
   maxElements: 9000
+  nameServers: ["2001:db8::53", 192.0.2.53, 192.0.2.53]
 holdSigningKeys: false
 connections:
   newPerSecond: 500
@@ -63,7 +64,7 @@ func TestParse(t *testing.T) {
 		Probe:       Probe{Port: 4502},
 		Announce:    Announce{Port: 4503},
 		Health:      Health{Port: 4504},
-		Policy:      Policy{MaxElements: 9000},
+		Policy:      Policy{MaxElements: 9000, NameServers: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}},
 		Connections: Connections{NewPerSecond: 500},
 		Masquerade:  false,
 		NonMasqueradeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"),
@@ -120,6 +121,8 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"port too large", "gossip:\n  port: 65536\n", []string{`kith.yaml:2: gossip.port: "65536"`}},
 		{"bound too small", "policy: {maxElements: 8191}", []string{`kith.yaml:1: policy.maxElements: "8191" is not valid: write a number from 8192 to 1048576`}},
 		{"rate too small", "connections: {newPerSecond: 0}", []string{`kith.yaml:1: connections.newPerSecond: "0" is not valid: write off, or a number from 10 to 1000000`}},
+		{"a name for a name server", "policy: {nameServers: [dns.example]}", []string{`kith.yaml:1: policy.nameServers: "dns.example" is not valid: write a list of addresses such as [192.0.2.53, 2001:db8::53]`}},
+		{"one name server", "policy: {nameServers: 192.0.2.53}", []string{"kith.yaml:1: policy.nameServers: is the single value"}},
 		{"same port", "gossip:\n  port: 51820\n", []string{"kith.yaml:2: gossip.port: is the same as wireguard.port: both use UDP"}},
 		{"same port for probes", "probe: {port: 7950}", []string{"kith.yaml:1: probe.port: is the same as gossip.port: both use UDP"}},
 		{"same port for probes and WireGuard", "wireguard: {port: 7947}", []string{"kith.yaml:1: wireguard.port: is the same as probe.port"}},

@@ -50,6 +50,7 @@ func (c *Config) values() map[string]reader {
 		"policy.maxElements":       maxElements(&c.Policy.MaxElements),
 		"holdSigningKeys":          boolean(&c.HoldSigningKeys),
 		"connections.newPerSecond": newPerSecond(&c.Connections.NewPerSecond),
+		"policy.nameServers":       addresses(&c.Policy.NameServers),
 		"masquerade":               boolean(&c.Masquerade),
 		"podCIDRs":                 prefixes(&c.PodCIDRs),
 		"nonMasqueradeCIDRs":       prefixes(&c.NonMasqueradeCIDRs),
@@ -224,4 +225,30 @@ func prefixes(to *[]netip.Prefix) reader {
 func parsePrefix(s string) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(s)
 	return p, err == nil && !p.Addr().Is4In6()
+}
+
+// addresses reads a list of addresses, kept sorted and once each.
+func addresses(to *[]netip.Addr) reader {
+	const fix = "write a list of addresses such as [192.0.2.53, 2001:db8::53]"
+	return func(node *yaml.Node) *problem {
+		if node.Kind != yaml.SequenceNode {
+			return &problem{node.Line, "is " + kind(node), fix}
+		}
+		var list []netip.Addr
+		for _, item := range node.Content {
+			var a netip.Addr
+			if problem := scalar(&a, fix, parseAddress)(item); problem != nil {
+				return problem
+			}
+			list = append(list, a)
+		}
+		slices.SortFunc(list, netip.Addr.Compare)
+		*to = slices.Compact(list)
+		return nil
+	}
+}
+
+func parseAddress(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s)
+	return a, err == nil && !a.Is4In6() && a.Zone() == "" && !a.IsUnspecified()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,7 +17,19 @@ import (
 type sender struct {
 	socket int
 	links  *netlink.Handle
+
+	mu   sync.Mutex
+	macs map[place]net.HardwareAddr
 }
+
+// place is where an address is.
+type place struct {
+	link int
+	pod  netip.Addr
+}
+
+// errGone is that nobody waits for an answer any more.
+var errGone = errors.New("the pod is gone: it is no neighbour")
 
 func newSender() (*sender, error) {
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -29,7 +42,7 @@ func newSender() (*sender, error) {
 		links.Close()
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	return &sender{socket, links}, nil
+	return &sender{socket: socket, links: links, macs: map[place]net.HardwareAddr{}}, nil
 }
 
 func (s *sender) close() error {
@@ -38,16 +51,13 @@ func (s *sender) close() error {
 }
 
 func (s *sender) send(a answer) error {
-	to, err := dns.Sum(a.packet)
-	if err != nil {
-		return err
-	}
-	mac, err := s.neighbour(a.link, to)
+	dns.Sum(a.packet)
+	mac, err := s.neighbour(place{a.link, a.pod})
 	if err != nil {
 		return err
 	}
 	address := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: a.link, Halen: uint8(len(mac))}
-	if to.Is6() {
+	if a.pod.Is6() {
 		address.Protocol = bigEndian(unix.ETH_P_IPV6)
 	}
 	copy(address.Addr[:], mac)
@@ -59,20 +69,34 @@ func (s *sender) send(a answer) error {
 
 func bigEndian(n uint16) uint16 { return n<<8 | n>>8 }
 
-// neighbour is a pod's hardware address, which is written down since its ADD.
-func (s *sender) neighbour(link int, pod netip.Addr) (net.HardwareAddr, error) {
+// forget has neighbours looked up again: the pods may be others.
+func (s *sender) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.macs)
+}
+
+// neighbour is a pod's hardware address, which is written down since its ADD. To look for it, the kernel walks through all
+// neighbours of the node.
+func (s *sender) neighbour(at place) (net.HardwareAddr, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mac := s.macs[at]; mac != nil {
+		return mac, nil
+	}
 	family := netlink.FAMILY_V4
-	if pod.Is6() {
+	if at.pod.Is6() {
 		family = netlink.FAMILY_V6
 	}
-	all, err := s.links.NeighList(link, family)
+	all, err := s.links.NeighList(at.link, family)
 	if err != nil {
-		return nil, fmt.Errorf("list neighbours of link %d: %w", link, err)
+		return nil, fmt.Errorf("list neighbours of link %d: %w", at.link, err)
 	}
 	for _, n := range all {
-		if have, ok := netip.AddrFromSlice(n.IP); ok && have.Unmap() == pod && len(n.HardwareAddr) == 6 {
+		if have, ok := netip.AddrFromSlice(n.IP); ok && have.Unmap() == at.pod && len(n.HardwareAddr) == 6 {
+			s.macs[at] = n.HardwareAddr
 			return n.HardwareAddr, nil
 		}
 	}
-	return nil, errors.New("the pod is gone: no neighbour " + pod.String())
+	return nil, errGone
 }

@@ -4,42 +4,66 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
 const (
 	tableName = "kith_dns"
-	held      = "held" // the mark of a copy whose packet waits for us
 	// tableOwned has the kernel remove the table with the socket that made it (NFT_TABLE_F_OWNER).
 	tableOwned = 2
-	// hookPriority is behind address translation: answers are as the pod will see them.
-	hookPriority = 200
-	// longest is how long a packet may be that surely fits a pod's interface: IPv6 asks that of every link.
-	longest = 1280
-	dnsPort = 53
-	ctReply = 1
+	// listensFor is how long answers are taken out of the way after the last proof that somebody reads them.
+	listensFor = 3 * time.Second
+	// proveEvery is how often that is proved.
+	proveEvery = time.Second
 )
+
+// The sets of the table: those of two families have 4 or 6 behind their name.
+const (
+	setPods    = "pods"      // who is heard
+	setServers = "servers"   // whose answers are heard
+	setAny     = "any"       // protocols in which every server's answers are heard
+	setHearing = "hearing"   // protocols in which anybody is heard, as long as we prove that we are there
+	setPaced   = "paced"     // how many answers went to each pod's interface
+	pacedFor   = time.Minute // longer than any pace needs to be as at its beginning
+)
+
+// Audience is who is heard.
+type Audience struct {
+	// Pods are the addresses of those who ask.
+	Pods []netip.Addr
+	// Servers are those who answer, besides all of 169.254.0.0/16, where node-local caches are.
+	Servers []netip.Addr
+	// AnyServer hears all others, too.
+	AnyServer bool
+}
 
 // table is nftables' part: what it does is said in the package's comment.
 type table struct {
-	conn      *netlink.Conn
-	nft       *nftables.Conn
-	kernel    *nftables.Table
-	sets      [2]*nftables.Set // IPv4, IPv6
-	listening map[netip.Addr]struct{}
+	mu     sync.Mutex
+	conn   *netlink.Conn
+	nft    *nftables.Conn
+	kernel *nftables.Table
+	lasts  time.Duration // listensFor, but in tests
+	sets   map[string]*nftables.Set
+	have   contents
 }
+
+// contents are the keys of each set that Listen fills, as the kernel has them.
+type contents map[string]map[string]struct{}
 
 func newTable() (*table, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, err
 	}
-	t := &table{conn: conn, kernel: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, listening: map[netip.Addr]struct{}{}}
+	t := &table{conn: conn, lasts: listensFor, kernel: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, sets: map[string]*nftables.Set{}}
 	if t.nft, err = nftables.New(nftables.AsLasting(), nftables.WithTestDial(t.deliver)); err == nil {
 		err = t.create()
 	}
@@ -75,88 +99,89 @@ func (t *table) deliver(batch []netlink.Message) ([]netlink.Message, error) {
 
 func (t *table) create() error {
 	t.nft.AddTable(t.kernel)
-	hook, priority := nftables.ChainHookPostrouting, nftables.ChainPriority(hookPriority)
-	chain := t.nft.AddChain(&nftables.Chain{Table: t.kernel, Name: "answers", Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority})
-	for i, f := range []struct {
-		family   byte
-		key      nftables.SetDatatype
-		at, size uint32
-	}{{unix.NFPROTO_IPV4, nftables.TypeIPAddr, 16, 4}, {unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 24, 16}} {
-		t.sets[i] = &nftables.Set{Table: t.kernel, Name: fmt.Sprintf("pods%d", 4+2*i), KeyType: f.key}
-		if err := t.nft.AddSet(t.sets[i], nil); err != nil {
+	for _, s := range []*nftables.Set{
+		{Name: setPods + "4", KeyType: nftables.TypeIPAddr},
+		{Name: setPods + "6", KeyType: nftables.TypeIP6Addr},
+		{Name: setServers + "4", KeyType: nftables.TypeIPAddr},
+		{Name: setServers + "6", KeyType: nftables.TypeIP6Addr},
+		{Name: setAny, KeyType: nftables.TypeInetProto},
+		{Name: setHearing, KeyType: nftables.TypeInetProto, HasTimeout: true},
+		{Name: setPaced, KeyType: nftables.TypeIFIndex, Dynamic: true, HasTimeout: true, Timeout: pacedFor, Size: 1 << 12},
+	} {
+		s.Table = t.kernel
+		t.sets[s.Name] = s
+		if err := t.nft.AddSet(s, nil); err != nil {
 			return err
 		}
-		toPod := []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal(f.family),
-			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: f.at, Len: f.size, DestRegister: 1},
-			&expr.Lookup{SourceRegister: 1, SetName: t.sets[i].Name},
-		}
-		short := append(answers(unix.IPPROTO_UDP),
-			&expr.Meta{Key: expr.MetaKeyLEN, Register: 1},
-			&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
-			&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: binary.BigEndian.AppendUint32(nil, longest)},
-			copied(held), &expr.Verdict{Kind: expr.VerdictDrop})
-		for _, rest := range [][]expr.Any{short, append(answers(unix.IPPROTO_UDP), copied("")), append(answers(unix.IPPROTO_TCP), copied(""))} {
-			t.nft.AddRule(&nftables.Rule{Table: t.kernel, Chain: chain, Exprs: append(append([]expr.Any{}, toPod...), rest...)})
-		}
 	}
+	t.addRules()
 	return t.nft.Flush()
 }
 
-// answers match what a name server replies in a connection that is known.
-func answers(protocol byte) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal(protocol),
-		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: 1}, equal(dnsPort>>8, dnsPort&0xff),
-		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal(ctReply),
-	}
-}
-
-func equal(b ...byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: b} }
-
-func copied(prefix string) expr.Any {
-	l := &expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: group}
-	if prefix != "" {
-		l.Key, l.Data = l.Key|1<<unix.NFTA_LOG_PREFIX, []byte(prefix)
-	}
-	return l
-}
-
-// listen makes the sets exactly these addresses.
-func (t *table) listen(pods []netip.Addr) error {
-	want := make(map[netip.Addr]struct{}, len(pods))
-	for _, a := range pods {
-		want[a] = struct{}{}
-	}
-	if err := errors.Join(t.change(want, t.listening, t.nft.SetAddElements), t.change(t.listening, want, t.nft.SetDeleteElements)); err != nil {
-		return err
+// listen makes the sets exactly these.
+func (t *table) listen(a Audience) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	want := a.contents()
+	for name, keys := range want {
+		if err := errors.Join(t.change(name, keys, t.have[name], t.nft.SetAddElements),
+			t.change(name, t.have[name], keys, t.nft.SetDeleteElements)); err != nil {
+			return err
+		}
 	}
 	if err := t.nft.Flush(); err != nil {
 		return err
 	}
-	t.listening = want
+	t.have = want
 	return nil
 }
 
-// change does something with the addresses that are in one and not in the other.
-func (t *table) change(in, notIn map[netip.Addr]struct{}, do func(*nftables.Set, []nftables.SetElement) error) error {
-	var elements [2][]nftables.SetElement
-	for a := range in {
-		if _, both := notIn[a]; !both {
-			family := 0
-			if a.Is6() {
-				family = 1
+func (a Audience) contents() contents {
+	out := contents{setAny: {}}
+	for kind, all := range map[string][]netip.Addr{setPods: a.Pods, setServers: a.Servers} {
+		for _, family := range []string{"4", "6"} {
+			out[kind+family] = map[string]struct{}{}
+		}
+		for _, address := range all {
+			name := kind + "4"
+			if address.Is6() {
+				name = kind + "6"
 			}
-			elements[family] = append(elements[family], nftables.SetElement{Key: a.AsSlice()})
+			out[name][string(address.AsSlice())] = struct{}{}
 		}
 	}
-	for i, es := range elements {
-		if len(es) == 0 {
-			continue
+	if a.AnyServer {
+		maps.Copy(out[setAny], map[string]struct{}{string(rune(unix.IPPROTO_TCP)): {}, string(rune(unix.IPPROTO_UDP)): {}})
+	}
+	return out
+}
+
+// change does something with the keys that are in one and not in the other.
+func (t *table) change(name string, in, notIn map[string]struct{}, do func(*nftables.Set, []nftables.SetElement) error) error {
+	var elements []nftables.SetElement
+	for key := range in {
+		if _, both := notIn[key]; !both {
+			elements = append(elements, nftables.SetElement{Key: []byte(key)})
 		}
-		if err := do(t.sets[i], es); err != nil {
+	}
+	if len(elements) == 0 {
+		return nil
+	}
+	return do(t.sets[name], elements)
+}
+
+// prove has answers taken out of the way for another while. To add what is there does not, in all kernels, begin its time
+// again.
+func (t *table) prove() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	set, elements := t.sets[setHearing], []nftables.SetElement{
+		{Key: []byte{unix.IPPROTO_TCP}, Timeout: t.lasts}, {Key: []byte{unix.IPPROTO_UDP}, Timeout: t.lasts},
+	}
+	for _, do := range []func(*nftables.Set, []nftables.SetElement) error{t.nft.SetAddElements, t.nft.SetDeleteElements, t.nft.SetAddElements} {
+		if err := do(set, elements); err != nil {
 			return err
 		}
 	}
-	return nil
+	return t.nft.Flush()
 }

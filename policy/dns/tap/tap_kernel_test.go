@@ -258,8 +258,9 @@ func (l *lab) open() (*Tap, chan heard) {
 			case calls <- heard{pod, told}:
 			case <-ctx.Done():
 			}
-		})
+		}, func(Unheard) {})
 		must(l, err)
+		tap.patience, tap.table.lasts = time.Hour, time.Hour // however slow the machine
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -281,16 +282,21 @@ func addresses(s ...string) []netip.Addr {
 	return out
 }
 
+// audience is the pod, as its name servers answer it.
+func audience() Audience {
+	return Audience{Pods: addresses(podAddresses...), Servers: addresses(serverAddresses...)}
+}
+
 // TestAnswersWait: a pod gets an answer when what it tells was heard, over both families. Pods to whom nobody listens get
 // theirs at once.
 func TestAnswersWait(t *testing.T) {
 	l := newLab(t)
 	tap, calls := l.open()
 	for i, server := range serverAddresses {
-		must(t, tap.Listen(nil))
+		must(t, tap.Listen(Audience{}))
 		l.serve(server, 0)
 		l.ask(server)
-		must(t, tap.Listen(addresses(podAddresses...)))
+		must(t, tap.Listen(audience()))
 		c := l.dial("udp", server)
 		_, err := c.Write(query(t))
 		must(t, err)
@@ -315,7 +321,7 @@ func TestLongAnswersDoNotWait(t *testing.T) {
 		l.ask(server)
 	}
 	tap, calls := l.open()
-	must(t, tap.Listen(addresses(podAddresses...)))
+	must(t, tap.Listen(audience()))
 	for _, server := range serverAddresses {
 		l.ask(server)
 		if h := <-calls; len(h.told) != 81 {
@@ -338,7 +344,7 @@ func TestAnswersFlowWithoutUs(t *testing.T) {
 	t.Run("while it is there", func(t *testing.T) {
 		here := &lab{t, l.node, l.pod, l.server}
 		tap, calls := here.open()
-		must(t, tap.Listen(addresses(podAddresses...)))
+		must(t, tap.Listen(audience()))
 		go func() { <-calls }()
 		here.ask(serverAddresses[0])
 	})
