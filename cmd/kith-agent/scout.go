@@ -40,12 +40,15 @@ func (a *agent) lookAround(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members()))
+	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members(), a.device.Carries))
 }
+
+// carrier knows the largest packet that this node lets out to an endpoint, and the largest that is said to arrive there.
+type carrier func(endpoint netip.AddrPort) (limit, said int, err error)
 
 // targets are the peers that this node can send to, by the first mesh address that both have the family of. A node has a
 // peer on each lane; what this node sends goes by the route's.
-func targets(mesh overlay.Mesh, peers []wireguard.PeerStatus, members []overlay.Member) []probe.Target {
+func targets(mesh overlay.Mesh, peers []wireguard.PeerStatus, members []overlay.Member, carries carrier) []probe.Target {
 	names := map[overlay.Key]string{}
 	for _, lane := range mesh.Lanes {
 		for _, p := range lane.Peers {
@@ -67,8 +70,9 @@ func targets(mesh overlay.Mesh, peers []wireguard.PeerStatus, members []overlay.
 	var out []probe.Target
 	for _, p := range mesh.Lanes[0].Peers {
 		if route, ok := reachable(mesh.Routes, p.AllowedIPs); ok {
+			limit, hint := sizes(route.MTU, endpoints[p.Name], carries)
 			out = append(out, probe.Target{Address: overlay.MeshAddress(route.CIDR), Target: path.Target{
-				Name: p.Name, Limit: limit(route.MTU, endpoints[p.Name]), Received: received[p.Name], Alive: alive[p.Name],
+				Name: p.Name, Limit: limit, Hint: hint, Received: received[p.Name], Alive: alive[p.Name],
 			}})
 		}
 	}
@@ -87,14 +91,15 @@ func reachable(routes []overlay.Route, cidrs []netip.Prefix) (overlay.Route, boo
 	return overlay.Route{}, false
 }
 
-// limit is the route's MTU, or less where the kernel knows of less on the way to the endpoint.
-func limit(mtu int, endpoint netip.AddrPort) int {
+// sizes are the largest packet that this node lets into the tunnel, and the largest that is said to arrive. The second is
+// a reason to probe; zero: nobody says.
+func sizes(mtu int, endpoint netip.AddrPort, carries carrier) (limit, hint int) {
 	if !endpoint.IsValid() {
-		return mtu
+		return mtu, 0
 	}
-	known, err := wireguard.PathMTU(endpoint)
+	known, said, err := carries(endpoint)
 	if err != nil {
-		return mtu
+		return mtu, 0
 	}
-	return min(mtu, overlay.Fits(known, endpoint))
+	return min(mtu, overlay.Fits(known, endpoint)), overlay.Fits(said, endpoint)
 }

@@ -187,6 +187,9 @@ func (a *agent) serve(ctx context.Context) error {
 	for _, name := range orphans.Unknown {
 		a.log.Warn("veth without a record: left for the runtime's GC", "interface", name)
 	}
+	if err := a.links.IgnoreARP(ctx); err != nil {
+		a.log.Error("pods attached by an older agent can fill the node's table of neighbours by ARP", "error", err)
+	}
 	s := server.New(server.Options{Deps: deps, Pending: pending.Folder(filepath.Join(a.cfg.RunDir, "pending-del")), Log: a.log})
 	s.Handle("GET "+status.Path, a.statusHandler())
 	s.Handle("POST "+status.RotatePath, a.rotateHandler())

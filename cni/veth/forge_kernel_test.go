@@ -72,13 +72,18 @@ func send(t *testing.T, path string, frames [][]byte) {
 	}
 }
 
-func sendFrom(path string, frames [][]byte) error {
+// enter puts the calling thread into a sandbox.
+func enter(path string) error {
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	if err := netns.Set(ns); err != nil {
+	return netns.Set(ns)
+}
+
+func sendFrom(path string, frames [][]byte) error {
+	if err := enter(path); err != nil {
 		return err
 	}
 	link, err := netlink.LinkByName("eth0")

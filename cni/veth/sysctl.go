@@ -1,6 +1,7 @@
 package veth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,6 +60,20 @@ func hasIPv6(a cni.Attachment) bool {
 		}
 	}
 	return false
+}
+
+// IgnoreARP keeps the node from answering, and so from remembering, what pods ask by ARP whose interfaces still speak it:
+// those of agents before NOARP. Turning ARP off where packets flow would forget the permanent neighbours for an instant.
+func (l *Links) IgnoreARP(ctx context.Context) error {
+	names, err := l.List(ctx)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, name := range names {
+		failed = errors.Join(failed, l.sysctls.setIfThere([]setting{{"ipv4/conf/" + name + "/arp_ignore", "8"}}))
+	}
+	return failed
 }
 
 // ForwardIPv4 makes the node forward IPv4.

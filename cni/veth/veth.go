@@ -4,7 +4,9 @@
 // Input is cni.Attachment; output is the kernel's state. Links satisfies the Links interface of
 // package cni. There is no bridge and no ARP: the pod's gateway is a link-local address with a
 // permanent neighbour entry that points at the host side, whose hardware address never changes; the
-// host has a route and a permanent neighbour entry for each of the pod's addresses.
+// host has a route and a permanent neighbour entry for each of the pod's addresses. Both sides are
+// NOARP: the kernel has one table of neighbours for all network namespaces, and neither what a pod
+// says on its link nor whom it looks for there may take the places in it.
 //
 // Invariants: Create leaves nothing outside the pair, so that Delete of the pair undoes all of it;
 // Create fails if the pod has an interface of the name already; Delete succeeds if there is no pair,
@@ -130,6 +132,9 @@ func (l *Links) setUpHost(a cni.Attachment) error {
 	if err := l.sysctls.setHost(a); err != nil {
 		return err
 	}
+	if err := netlink.LinkSetARPOff(link); err != nil {
+		return fmt.Errorf("turn ARP off: %w", err)
+	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
@@ -151,6 +156,9 @@ func (l *Links) setUpPod(a cni.Attachment) error {
 	}
 	if err := l.sysctls.setPod(a); err != nil {
 		return err
+	}
+	if err := netlink.LinkSetARPOff(link); err != nil {
+		return fmt.Errorf("turn ARP off: %w", err)
 	}
 	for _, addr := range a.Addresses {
 		if err := netlink.AddrAdd(link, podAddress(addr)); err != nil {

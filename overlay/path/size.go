@@ -22,9 +22,34 @@ type sizer struct {
 	tries  int       // without an answer
 	heard  bool      // something came back since the first of them
 
+	hint  int       // the last that was looked at
+	pause time.Time // when the next may be
+
 	searching bool
-	low, high int // the largest that arrived, the smallest that did not
+	suspected bool      // the search is for a hint
+	planned   time.Time // what check was before
+	low, high int       // the largest that arrived, the smallest that did not
 	asked     []int
+}
+
+// suspect asks at once whether the known size still arrives, and whether the one that is said to does. Anybody may have
+// said it.
+func (s *sizer) suspect(now time.Time, hint int) {
+	if hint == 0 || hint >= s.mtu {
+		s.hint = hint
+		return
+	}
+	if hint == s.hint || s.searching || s.tries > 0 || now.Before(s.pause) {
+		return
+	}
+	s.hint, s.pause = hint, now.Add(s.config.Interval)
+	planned := s.check
+	s.search(smallest, s.mtu+1)
+	s.suspected, s.planned, s.check = true, planned, now
+	s.asked = []int{s.mtu}
+	if hint > smallest {
+		s.asked = []int{hint, s.mtu}
+	}
 }
 
 // bound sets the limit. A known size may be too large now; or it was all there was room for, and now there is more.
@@ -109,7 +134,7 @@ func (s *sizer) ask(now time.Time) []int {
 }
 
 func (s *sizer) search(low, high int) {
-	s.searching, s.tries = true, 0
+	s.searching, s.suspected, s.tries = true, false, 0
 	s.low, s.high = low, high
 	s.asked = s.ladder()
 }
@@ -125,13 +150,27 @@ func (s *sizer) round(now time.Time) {
 		return
 	case len(s.asked) > 0:
 		s.high = s.asked[0]
+		if s.suspected && s.hint > smallest && s.low >= s.hint {
+			// Until more is found to arrive.
+			s.mtu, s.raise = min(s.mtu, s.low), now.Add(s.config.Raise)
+		}
 	}
 	s.tries, s.asked = 0, s.ladder()
 	if len(s.asked) == 0 {
-		s.searching, s.mtu = false, min(s.low, s.limit)
-		s.raise = now.Add(s.config.Raise)
-		s.rest(now)
+		s.end(now)
 	}
+}
+
+// end takes the result of a search. A hint that came to nothing does not put off what is due for other reasons.
+func (s *sizer) end(now time.Time) {
+	before := s.mtu
+	s.searching, s.mtu = false, min(s.low, s.limit)
+	s.rest(now)
+	if s.suspected && s.mtu == before {
+		s.check = s.planned
+		return
+	}
+	s.raise = now.Add(s.config.Raise)
 }
 
 // rest waits for the next check.

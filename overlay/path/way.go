@@ -50,6 +50,7 @@ func (w *way) follow(now time.Time, target Target) {
 	}
 	w.target = target
 	w.sizer.bound(now, target.Limit)
+	w.sizer.suspect(now, target.Hint)
 }
 
 // due returns the sizes to send now.

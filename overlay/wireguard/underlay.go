@@ -4,7 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,9 +34,76 @@ func UnderlayMTU(addr netip.Addr) (int, error) {
 	return 0, fmt.Errorf("find link of %s: no link has it", addr)
 }
 
-// PathMTU returns the largest packet that the kernel knows to reach the endpoint:
-// that of the link, or what a router on the way has complained of.
-func PathMTU(endpoint netip.AddrPort) (int, error) {
+// leastMTU is what every link of IPv6 carries. What is said to be less is not believed.
+const leastMTU = 1280
+
+// Carries returns the largest packet that this node lets out to an endpoint, and the largest that is said to arrive
+// there, by whomever.
+//
+// The kernel's WireGuard cuts its packets by what is said, and cannot be kept from it. Whole packets of that size cost less
+// than pieces: there it is a limit, too, down to the least.
+func (d *Device) Carries(endpoint netip.AddrPort) (limit, said int, err error) {
+	if limit, err = routeMTU(endpoint); err != nil {
+		return 0, 0, err
+	}
+	if said, err = pathMTU(endpoint); err != nil {
+		return 0, 0, err
+	}
+	if d.mode == Kernel && said >= leastMTU {
+		limit = min(limit, said)
+	}
+	return limit, said, nil
+}
+
+// routeMTU returns the largest packet that this node's own links and routes let out to the endpoint. Nobody else has
+// a say in it.
+func routeMTU(endpoint netip.AddrPort) (int, error) {
+	addr := endpoint.Addr().Unmap()
+	routes, err := netlink.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+	if err != nil {
+		return 0, fmt.Errorf("find route to %s: %w", endpoint, err)
+	}
+	mtu := 0
+	for _, r := range routes {
+		links := []int{r.LinkIndex}
+		for _, hop := range r.MultiPath {
+			links = append(links, hop.LinkIndex)
+		}
+		for _, n := range append(linkMTUs(links, addr), r.MTU) {
+			if n > 0 && (mtu == 0 || n < mtu) {
+				mtu = n
+			}
+		}
+	}
+	if mtu == 0 {
+		return 0, fmt.Errorf("find route to %s: it has no link", endpoint)
+	}
+	return mtu, nil
+}
+
+// linkMTUs are what the links carry, and what routers on them have advertised for IPv6.
+func linkMTUs(links []int, addr netip.Addr) []int {
+	var out []int
+	for _, index := range links {
+		link, err := net.InterfaceByIndex(index)
+		if err != nil {
+			continue
+		}
+		out = append(out, link.MTU)
+		if !addr.Is6() {
+			continue
+		}
+		if text, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", link.Name, "mtu")); err == nil {
+			advertised, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+			out = append(out, advertised)
+		}
+	}
+	return out
+}
+
+// pathMTU returns the largest packet that the kernel believes to reach the endpoint: that of its route, or what anybody
+// has said by ICMP in the last ten minutes, router on the way or not.
+func pathMTU(endpoint netip.AddrPort) (int, error) {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(endpoint))
 	if err != nil {
 		return 0, fmt.Errorf("find way to %s: %w", endpoint, err)

@@ -53,12 +53,13 @@ func (n *node) follow() {
 			received[p.Key] = p.ReceivedBytes
 		}
 		for i, p := range mesh.Lanes[0].Peers {
-			known, err := wireguard.PathMTU(p.Endpoint)
+			limit, said, err := n.dev.Carries(p.Endpoint)
 			if err != nil {
 				n.lab.tb.Errorf("%s: %v", n.api.Name, err)
 			}
 			targets = append(targets, probe.Target{Address: overlay.MeshAddress(p.AllowedIPs[0]), Target: path.Target{
-				Name: p.Name, Limit: min(mesh.Routes[0].MTU, overlay.Fits(known, p.Endpoint)), Received: received[p.Key] + received[mesh.Lanes[1].Peers[i].Key], Alive: true,
+				Name: p.Name, Limit: min(mesh.Routes[0].MTU, overlay.Fits(limit, p.Endpoint)), Hint: overlay.Fits(said, p.Endpoint),
+				Received: received[p.Key] + received[mesh.Lanes[1].Peers[i].Key], Alive: true,
 			}})
 		}
 		if err := n.prober.Follow(mesh.Lanes[0].Addresses, targets); err != nil {

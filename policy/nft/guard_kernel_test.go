@@ -354,7 +354,7 @@ func TestErrorsAboutAllowedConnectionsPass(t *testing.T) {
 }
 
 func TestNeighbourMessagesOfPods(t *testing.T) {
-	const advertisement, solicitation, redirect = 134, 135, 137
+	const routerSolicitation, advertisement, solicitation, redirect = 133, 134, 135, 137
 	l := newLab(t)
 	l.under()
 	pod := l.pods[0]
@@ -370,6 +370,8 @@ func TestNeighbourMessagesOfPods(t *testing.T) {
 		source netip.Addr
 		want   expected
 	}{
+		// By a solicitation of routers, too, the kernel remembers the sender.
+		{routerSolicitation, local, false}, {routerSolicitation, remoteMesh[1], false},
 		{advertisement, local, false}, {advertisement, pod.addresses[1], false}, {redirect, local, false}, {redirect, pod.addresses[1], false},
 		{solicitation, local, true}, {solicitation, netip.IPv6Unspecified(), true}, {solicitation, l.pods[1].addresses[1], false},
 	} {

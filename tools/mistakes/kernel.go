@@ -188,6 +188,21 @@ func inLives() []mistake {
 			pkg: "./cni/veth", test: "TestPodsNameNoWay", says: "ipv4: the pod's interface has accept_source_route=1",
 		},
 		{
+			name: "the node remembers whom a pod invents", file: "cni/veth/veth.go", tags: inKernel,
+			right: "setHost(a); err != nil {\n\t\treturn err\n\t}\n\tif err := netlink.LinkSetARPOff(link)", wrong: "setHost(a); err != nil {\n\t\treturn err\n\t}\n\tif err := error(nil)",
+			pkg: "./cni/veth", test: "TestPodsFillNoNeighbourTable", says: "ARP requests under invented addresses: the node remembers 200 neighbours",
+		},
+		{
+			name: "the node remembers whom an older pod invents", file: "cni/veth/sysctl.go", tags: inKernel,
+			right: `"/arp_ignore", "8"`, wrong: `"/arp_ignore", "0"`,
+			pkg: "./cni/veth", test: "TestPodsOfBeforeFillNoNeighbourTable", says: "the node remembers 200 neighbours",
+		},
+		{
+			name: "a pod asks for neighbours by the hundred", file: "cni/veth/veth.go", tags: inKernel,
+			right: "setPod(a); err != nil {\n\t\treturn err\n\t}\n\tif err := netlink.LinkSetARPOff(link)", wrong: "setPod(a); err != nil {\n\t\treturn err\n\t}\n\tif err := error(nil)",
+			pkg: "./cni/veth", test: "TestPodWithoutRightsFillsNoNeighbourTable", says: "waits for 400 neighbours",
+		},
+		{
 			name: "neighbours that pods can change", file: "cni/veth/objects.go", tags: inKernel,
 			right: "netlink.NUD_PERMANENT", wrong: "netlink.NUD_REACHABLE",
 			pkg: "./cni/veth", test: "TestForgedNeighboursChangeNothing",

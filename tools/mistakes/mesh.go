@@ -126,6 +126,42 @@ func inMesh() []mistake {
 	}
 }
 
+// inSizes let anybody who can send an ICMP error shrink the tunnel between two nodes.
+func inSizes() []mistake {
+	return []mistake{
+		{
+			name: "what ICMP says is a limit", file: "overlay/wireguard/underlay.go", tags: inKernel,
+			right: "d.mode == Kernel && said >= leastMTU", wrong: "said >= leastMTU || d.mode != Kernel",
+			pkg: "./overlay/wireguard", test: "TestForgedICMPIsNoLimit/ipv4_from_192.0.2.99", says: "the way is taken for 576",
+		},
+		{
+			name: "wireguard-go believes what ICMP says", file: "overlay/wireguard/userspace/serve.go", tags: inKernel,
+			right: "\tall.Go(func() { keepWhole(ctx, log) })\n", wrong: "",
+			pkg: "./overlay/wireguard", test: "TestForgedICMPIsNoLimit/ipv4_from_192.0.2.99",
+		},
+		{
+			name: "sockets that cut packets over IPv6", file: "overlay/wireguard/userspace/sockets.go",
+			right: "unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE", wrong: "unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_WANT",
+			pkg: "./overlay/wireguard/userspace", test: "TestSocketsSendWhole",
+		},
+		{
+			name: "a hint is a limit", file: "overlay/path/way.go",
+			right: "w.sizer.bound(now, target.Limit)", wrong: "w.sizer.bound(now, min(target.Limit, max(smallest, target.Hint)))",
+			pkg: "./overlay/path", test: "TestHintIsNoLimit",
+		},
+		{
+			name: "hints without end cost probes without end", file: "overlay/path/size.go",
+			right: " || now.Before(s.pause)", wrong: "",
+			pkg: "./overlay/path", test: "TestHintIsNoLimit", says: "probes, at most",
+		},
+		{
+			name: "hints put off what is due", file: "overlay/path/size.go",
+			right: "if s.suspected && s.mtu == before {", wrong: "if false && s.suspected && s.mtu == before {",
+			pkg: "./overlay/path", test: "TestHintsPutNothingOff",
+		},
+	}
+}
+
 // inPlan do the right things in the wrong order, or too early.
 func inPlan() []mistake {
 	const diff, rotation, path = "overlay/diff.go", "overlay/rotation/rotation.go", "overlay/path/size.go"

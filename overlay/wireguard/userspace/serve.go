@@ -10,6 +10,7 @@
 //   - The control socket listens before the device gets its carrier, so who sees the
 //     carrier can configure.
 //   - A device deleted by hand is made anew.
+//   - What ICMP says of sizes neither cuts nor stops the tunnel's packets.
 //
 // Out of scope: configuration of any kind; keys and peers are forgotten with the
 // process.
@@ -38,6 +39,7 @@ func Run(ctx context.Context, names []string, log *slog.Logger) {
 	for _, name := range names {
 		all.Go(func() { keep(ctx, name, log) })
 	}
+	all.Go(func() { keepWhole(ctx, log) })
 	all.Wait()
 }
 
