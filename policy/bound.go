@@ -12,6 +12,9 @@ import (
 // MaxElements is how many elements a policy may come to where nothing else is configured.
 const MaxElements = 1 << 16
 
+// MaxRules is how many rules a direction of a policy may have: one takes three bytes to write, and a hundred to keep.
+const MaxRules = 1 << 16
+
 // What a peer counts for that selects: nobody can say how many it will select, and each of them is an element. One that
 // demands no label's value selects, more or less, all the cluster.
 const (
@@ -21,7 +24,7 @@ const (
 
 // count is about what rules come to in the kernel and in the agent. A network counts one, and one for each hole; a port
 // counts one; a domain name and what selects nodes or pods 64, or 2,048 where it demands no value of a label. What is
-// selected in the same words again counts nothing.
+// selected in the same words again counts nothing, but a rule counts one at least.
 type count struct {
 	sum  int
 	seen map[string]bool
@@ -44,6 +47,7 @@ func (c *count) add(r Rule, limit int) (n int, ok bool) {
 			}
 		}
 	}
+	n = max(n, 1)
 	if c.sum+n > limit {
 		return n, false
 	}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
 	"github.com/kithnet/kith/cmd/kith-agent/config"
@@ -238,6 +239,10 @@ func (a *agent) openCluster() error {
 	if a.client, err = kubernetes.NewForConfig(rc); err != nil {
 		return fmt.Errorf("make API client: %w", err)
 	}
+	names, err := metadata.NewForConfig(rc)
+	if err != nil {
+		return fmt.Errorf("make API client for names: %w", err)
+	}
 	if a.nodes, err = overlaykube.New(a.client, a.node, a.log); err != nil {
 		return err
 	}
@@ -255,7 +260,7 @@ func (a *agent) openCluster() error {
 	a.secret = newGossipKeys(a.log, a.client, namespace(), remembered.GossipKeys)
 	a.secret.accept = a.notary.Accept
 	a.identities = identitykube.New(a.client, identitykube.Sink{Pods: a.podsChanged, Namespaces: a.namespacesChanged})
-	if a.policies, err = policykube.New(a.client, a.policyChanged); err != nil {
+	if a.policies, err = policykube.New(a.client, names, a.policyChanged); err != nil {
 		return err
 	}
 	if a.over, err = policykube.NewCluster(resources, a.log, a.policyChanged); err != nil {

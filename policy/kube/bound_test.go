@@ -43,7 +43,7 @@ func TestBoundIsTold(t *testing.T) {
 	if cond := meta.FindStatusCondition(status[0].Conditions, ConditionAccepted); cond == nil || cond.Status != "False" || !strings.Contains(cond.Message, "spec.egress[1]") {
 		t.Errorf("the condition is %v", cond)
 	}
-	if same := in.Bounded(6); same.Put != in.Put || len(same.Problems) > 0 {
+	if same := in.Bounded(7); same.Put != in.Put || len(same.Problems) > 0 {
 		t.Errorf("at the limit there are problems: %v", same.Problems)
 	}
 	if gone := (Change{Name: p.Key()}).Bounded(2); gone.Put != nil || len(gone.Problems) > 0 {

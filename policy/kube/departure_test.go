@@ -20,7 +20,7 @@ func watched(t *testing.T, objects ...runtime.Object) (*fake.Clientset, <-chan C
 	np := read(t, `{metadata: {namespace: a, name: b}, spec: {podSelector: {}}}`)
 	client := fake.NewClientset(append(objects, np)...)
 	changes := make(chan Change, 10)
-	w, err := New(client, func(c Change) { changes <- c })
+	w, err := New(client, names(), func(c Change) { changes <- c })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,12 +13,14 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kithnet/kith/identity"
@@ -35,17 +37,18 @@ type Change struct {
 
 // Watch watches NetworkPolicies.
 type Watch struct {
-	client   kubernetes.Interface
+	names    metadata.Getter // of NetworkPolicies
 	informer cache.SharedIndexInformer
 	handler  cache.ResourceEventHandlerRegistration
 	given    *ledger
 	leaving  *departures
 }
 
-// New prepares the watch; Run starts it. sink is called by one goroutine at a time.
-func New(client kubernetes.Interface, sink func(Change)) (*Watch, error) {
+// New prepares the watch; Run starts it. sink is called by one goroutine at a time. What there is in a namespace is asked of
+// names: whole policies, for every pod that starts, could be more than there is memory for.
+func New(client kubernetes.Interface, names metadata.Interface, sink func(Change)) (*Watch, error) {
 	w := &Watch{
-		client: client, given: newLedger(),
+		names: names.Resource(networkingv1.SchemeGroupVersion.WithResource("networkpolicies")), given: newLedger(),
 		informer: informers.NewSharedInformerFactory(client, 0).Networking().V1().NetworkPolicies().Informer(),
 	}
 	if err := w.informer.SetTransform(slim); err != nil {
@@ -92,7 +95,7 @@ func (w *Watch) HasSynced() bool { return w.handler.HasSynced() }
 // CatchUp returns when the sink has been given all policies of the pod's namespace as the API server has them now.
 func (w *Watch) CatchUp(ctx context.Context, pod identity.PodKey) error {
 	return w.given.catchUp(ctx, pod.Namespace, func(ctx context.Context) (inventory, error) {
-		list, err := w.client.NetworkingV1().NetworkPolicies(pod.Namespace).List(ctx, metav1.ListOptions{})
+		list, err := w.names.Namespace(pod.Namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return inventory{}, fmt.Errorf("ask for policies of namespace %s: %w", pod.Namespace, err)
 		}
@@ -104,14 +107,25 @@ func (w *Watch) CatchUp(ctx context.Context, pod identity.PodKey) error {
 	})
 }
 
-// slim keeps what Translate reads.
+// slim keeps what Translate reads, and of too many rules one more than it reads: this way it says so.
 func slim(obj any) (any, error) {
 	np, ok := obj.(*networkingv1.NetworkPolicy)
 	if !ok {
 		return obj, nil
 	}
+	spec := np.Spec
+	spec.Ingress, spec.Egress = few(spec.Ingress), few(spec.Egress)
+
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: np.Namespace, Name: np.Name, UID: np.UID, ResourceVersion: np.ResourceVersion},
-		Spec:       np.Spec,
+		Spec:       spec,
 	}, nil
+}
+
+// few is rules, or a copy of as many as may be kept, so that the others' memory is free.
+func few[T any](rules []T) []T {
+	if len(rules) <= policy.MaxRules {
+		return rules
+	}
+	return slices.Clone(rules[:policy.MaxRules+1])
 }

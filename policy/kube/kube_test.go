@@ -26,7 +26,7 @@ func TestWatch(t *testing.T) {
 	np := read(t, `{metadata: {namespace: a, name: b}, spec: {podSelector: {}, ingress: [{ports: [{port: 2, endPort: 1}]}]}}`)
 	client := fake.NewClientset(np)
 	changes := make(chan Change, 10)
-	w, err := New(client, func(c Change) { changes <- c })
+	w, err := New(client, names(), func(c Change) { changes <- c })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,9 +13,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
 	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/kithnet/kith/identity"
@@ -134,16 +135,22 @@ func agree(history []func(*ledger), given, asked int) bool {
 }
 
 func TestCatchUpEnds(t *testing.T) {
-	client := fake.NewClientset()
-	w, err := New(client, func(Change) {})
+	client, names := fake.NewClientset(), names()
+	w, err := New(client, names, func(Change) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	pod := identity.PodKey{Namespace: "a", Name: "b"}
-	list := networkingv1.NetworkPolicyList{Items: []networkingv1.NetworkPolicy{*read(t, `{metadata: {namespace: a, name: b, resourceVersion: "7"}}`)}}
+	one := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "b", ResourceVersion: "7"}}
+	list := metav1.List{Items: []runtime.RawExtension{{Object: one}}} // as the fake client wants it
 	list.ResourceVersion = "8"
 	var refusal error
-	client.PrependReactor("list", "networkpolicies", func(kubetesting.Action) (bool, runtime.Object, error) { return true, &list, refusal })
+	names.PrependReactor("list", "networkpolicies", func(kubetesting.Action) (bool, runtime.Object, error) {
+		if refusal != nil {
+			return true, nil, refusal
+		}
+		return true, &list, nil
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := w.CatchUp(ctx, pod); !errors.Is(err, context.DeadlineExceeded) {
@@ -153,8 +160,20 @@ func TestCatchUpEnds(t *testing.T) {
 	if err := w.CatchUp(t.Context(), pod); err != nil {
 		t.Errorf("with nothing behind: %v", err)
 	}
+	if asked := client.Actions(); len(asked) > 0 {
+		t.Errorf("whole policies are asked for: %v", asked)
+	}
 	refusal = errors.New("away")
 	if err := w.CatchUp(t.Context(), pod); !errors.Is(err, refusal) {
 		t.Errorf("without the API server: %v", err)
 	}
+}
+
+// names is an API server that is asked for names alone, and has none.
+func names() *metadatafake.FakeMetadataClient {
+	scheme := metadatafake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		panic(err)
+	}
+	return metadatafake.NewSimpleMetadataClient(scheme)
 }

@@ -37,17 +37,17 @@ func Translate(np *networkingv1.NetworkPolicy) (policy.Policy, []Problem) {
 	t := translation{policy: policy.Name{Namespace: np.Namespace, Name: np.Name}}
 	p := policy.Policy{Namespace: np.Namespace, Name: np.Name, Subject: t.subject(np.Spec.PodSelector)}
 	ingress, egress := t.types(np.Spec)
-	unclear := len(t.problems) > 0
+	unclear := len(t.problems) > 0 // who is meant, or in what direction
 	if ingress {
-		rules := make(policy.Rules, len(np.Spec.Ingress))
-		for i, r := range np.Spec.Ingress {
+		rules := make(policy.Rules, t.count("ingress", len(np.Spec.Ingress)))
+		for i, r := range np.Spec.Ingress[:len(rules)] {
 			rules[i] = t.rule(fmt.Sprintf("spec.ingress[%d]", i), "from", r.From, r.Ports)
 		}
 		p.Ingress = &rules
 	}
 	if egress {
-		rules := make(policy.Rules, len(np.Spec.Egress))
-		for i, r := range np.Spec.Egress {
+		rules := make(policy.Rules, t.count("egress", len(np.Spec.Egress)))
+		for i, r := range np.Spec.Egress[:len(rules)] {
 			rules[i] = t.rule(fmt.Sprintf("spec.egress[%d]", i), "to", r.To, r.Ports)
 		}
 		p.Egress = &rules
@@ -56,6 +56,16 @@ func Translate(np *networkingv1.NetworkPolicy) (policy.Policy, []Problem) {
 		allowNothing(p.Ingress, p.Egress)
 	}
 	return p, t.problems
+}
+
+// count is how many of a direction's rules are read.
+func (t *translation) count(direction string, rules int) int {
+	if rules <= policy.MaxRules {
+		return rules
+	}
+	t.problem(fmt.Sprintf("spec.%s[%d]", direction, policy.MaxRules), "make several policies of it",
+		"a direction of a policy has at most %d rules: this one and those behind it allow nothing", policy.MaxRules)
+	return policy.MaxRules
 }
 
 // allowNothing is for a policy that isolates more than it may have meant to: a rule would add to what other policies

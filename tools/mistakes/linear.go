@@ -72,6 +72,16 @@ func inOrderAndBound() []mistake {
 			pkg: "./policy", test: "TestBounded", says: "a denial",
 		},
 		{
+			name: "rules of nothing count nothing", file: "policy/bound.go",
+			right: "n = max(n, 1)", wrong: "",
+			pkg: "./policy", test: "TestBounded", says: "rules of nothing",
+		},
+		{
+			name: "any number of rules is kept", file: "policy/kube/kube.go",
+			right: "spec.Ingress, spec.Egress = few(spec.Ingress), few(spec.Egress)", wrong: "",
+			pkg: "./policy/kube", test: "TestRulesAreBounded", says: "rules are kept",
+		},
+		{
 			name: "the bound is not asked", file: "cmd/kith-agent/agent.go",
 			right: "c = c.Bounded(a.cfg.Policy.MaxElements)", wrong: "",
 			pkg: "./cmd/kith-agent", test: "TestPolicyTooLargeCloses",
