@@ -66,33 +66,50 @@ func (v verdict) String() string {
 	return "deny"
 }
 
+// buffered prints by a function, and says what became of the writing.
+func buffered(w io.Writer, print func(io.Writer) error) error {
+	out := bufio.NewWriter(w)
+	if err := print(out); err != nil {
+		return err
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
 // writeJSON writes a list of cells, each in a line of its own.
 func writeJSON(w io.Writer, cells iter.Seq[cell]) error {
-	out := bufio.NewWriter(w)
-	separator := "[\n"
-	for c := range cells {
-		text, err := json.Marshal(c)
-		if err != nil {
-			return fmt.Errorf("write cell: %w", err)
+	return buffered(w, func(out io.Writer) error {
+		separator := "[\n"
+		for c := range cells {
+			text, err := json.Marshal(c)
+			if err != nil {
+				return fmt.Errorf("write cell: %w", err)
+			}
+			if _, err := fmt.Fprintf(out, "%s%s", separator, text); err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+			separator = ",\n"
 		}
-		_, _ = out.WriteString(separator)
-		_, _ = out.Write(text)
-		separator = ",\n"
-	}
-	if separator == "[\n" {
-		_, _ = out.WriteString("[")
-	}
-	_, _ = out.WriteString("\n]\n")
-	return out.Flush()
+		if separator == "[\n" {
+			_, _ = io.WriteString(out, "[")
+		}
+		_, err := io.WriteString(out, "\n]\n")
+		return err
+	})
 }
 
 // writeList writes a line for each cell, in the form that -expect reads.
 func writeList(w io.Writer, cells iter.Seq[matrix.Cell]) error {
-	out := bufio.NewWriter(w)
-	for c := range cells {
-		_, _ = out.WriteString(line(c) + "\n")
-	}
-	return out.Flush()
+	return buffered(w, func(out io.Writer) error {
+		for c := range cells {
+			if _, err := io.WriteString(out, line(c)+"\n"); err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+		}
+		return nil
+	})
 }
 
 func line(c matrix.Cell) string {

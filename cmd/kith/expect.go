@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -39,6 +40,7 @@ func readExpectation(file string) (*expectation, error) {
 }
 
 func parseExpectation(file string, data []byte) (*expectation, error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // which some editors write first
 	e := &expectation{file: file, exact: map[[4]string]int{}}
 	parse := e.parseLines
 	if begin := bytes.TrimSpace(data); len(begin) > 0 && (begin[0] == '[' || begin[0] == '{') {
@@ -93,7 +95,7 @@ func (e *expectation) parseJSON(data []byte) error {
 			raw = slices.Concat([]byte("["), raw, []byte("]"))
 		}
 		if err := json.Unmarshal(raw, &cells); err != nil {
-			return fmt.Errorf("%s:%d: %w", e.file, number, err)
+			return fmt.Errorf("%s:%d: %s", e.file, number, cellMistake(err))
 		}
 		for _, c := range cells {
 			family := c.Family
@@ -106,6 +108,18 @@ func (e *expectation) parseJSON(data []byte) error {
 			}
 		}
 	}
+}
+
+// cellMistake says what is wrong with a cell, without the program's own types.
+func cellMistake(err error) string {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err.Error()
+	}
+	if wrong.Field == "" {
+		return fmt.Sprintf("is a %s, want cells as -o json writes them", wrong.Value)
+	}
+	return fmt.Sprintf("%s: a %s cannot stand here", wrong.Field, wrong.Value)
 }
 
 func (e *expectation) add(number int, where [4]string, verdict string) error {
@@ -174,41 +188,66 @@ func (l expectedLine) match(where [4]string) bool {
 // compare prints the cells that are not as expected and says whether there are any. A line that no cell matches
 // differs, too, unless flags chose only some of the cells.
 func (c console) compare(f matrixFlags, q question, e *expectation) (different bool, err error) {
-	var found []cell
-	var where []string
-	all := 0
-	for each := range q.cells() {
-		all++
-		l := e.of(each)
-		if l != nil && l.verdict == verdict(each.Allowed).String() {
-			continue
+	all, differ := 0, 0
+	differences := func(yield func(cell, string) bool) {
+		for each := range q.cells() {
+			all++
+			l := e.of(each)
+			if l != nil && l.verdict == verdict(each.Allowed).String() {
+				continue
+			}
+			out, where := newCell(each), e.file+" has no line for it"
+			out.Expected = "none"
+			if l != nil {
+				out.Expected, where = l.verdict, e.at(*l)
+			}
+			if differ++; !yield(out, where) {
+				return
+			}
 		}
-		out := newCell(each)
-		out.Expected = "none"
-		if l != nil {
-			out.Expected = l.verdict
-			where = append(where, e.at(*l))
-		} else {
-			where = append(where, e.file+" has no line for it")
+		if len(f.from)+len(f.to)+len(f.ports) > 0 {
+			return
 		}
-		found = append(found, out)
-	}
-	if len(f.from)+len(f.to)+len(f.ports) == 0 {
 		for i, l := range e.lines {
-			if !e.used[i] {
-				found = append(found, l.cell())
-				where = append(where, e.at(l))
+			if e.used[i] {
+				continue
+			}
+			if differ++; !yield(l.cell(), e.at(l)) {
+				return
 			}
 		}
 	}
-	if f.output == "json" {
-		return len(found) > 0, writeJSON(c.out, slices.Values(found))
+	if err := c.printDifferences(f.output, differences); err != nil {
+		return false, err
 	}
-	for i, each := range found {
-		printDifference(c.out, each, where[i])
+	switch {
+	case all == 0:
+		return false, fmt.Errorf("there is no cell to compare with %s: the ends have no address family in common", e.file)
+	case f.output != "json":
+		if _, err := fmt.Fprintf(c.out, "%d cells, %d differ from %s\n", all, differ, e.file); err != nil {
+			return false, fmt.Errorf("write: %w", err)
+		}
 	}
-	fmt.Fprintf(c.out, "%d cells, %d differ from %s\n", all, len(found), e.file)
-	return len(found) > 0, nil
+	return differ > 0, nil
+}
+
+// printDifferences prints each when it is found: there may be many.
+func (c console) printDifferences(output string, all iter.Seq2[cell, string]) error {
+	if output == "json" {
+		return writeJSON(c.out, func(yield func(cell) bool) {
+			for each := range all {
+				if !yield(each) {
+					return
+				}
+			}
+		})
+	}
+	return buffered(c.out, func(w io.Writer) error {
+		for each, where := range all {
+			printDifference(w, each, where)
+		}
+		return nil
+	})
 }
 
 // cell is the cell that a line expects.

@@ -33,10 +33,16 @@ func (c console) check(args []string) int {
 	if err != nil {
 		return c.refuse(command, err)
 	}
-	for _, cell := range cells {
-		if err := c.printCheck(f.output, cell); err != nil {
-			return c.refuse(command, err)
+	err = buffered(c.out, func(w io.Writer) error {
+		for _, cell := range cells {
+			if err := printCheck(w, f.output, cell); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return c.refuse(command, err)
 	}
 	return exitReady
 }
@@ -98,23 +104,23 @@ func oneEnd(text string, found manifest.Manifests) (matrix.End, error) {
 	return host(text, found)
 }
 
-func (c console) printCheck(output string, cell matrix.Cell) error {
+func printCheck(w io.Writer, output string, cell matrix.Cell) error {
 	if output == "json" {
-		enc := json.NewEncoder(c.out)
+		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(newCell(cell))
 	}
 	v, port := cell.Verdict(), matrix.Port{Protocol: cell.Flow.Protocol, Number: cell.Flow.Port}
-	fmt.Fprintf(c.out, "%s: %s → %s %s", verdict(cell.Allowed), shownEnd(*cell.From, cell.Flow.Source), shownEnd(*cell.To, cell.Flow.Destination), port)
+	fmt.Fprintf(w, "%s: %s → %s %s", verdict(cell.Allowed), shownEnd(*cell.From, cell.Flow.Source), shownEnd(*cell.To, cell.Flow.Destination), port)
 	if cell.Family != "" {
-		fmt.Fprintf(c.out, " over %s", cell.Family)
+		fmt.Fprintf(w, " over %s", cell.Family)
 	}
 	if cell.Flow.Hairpin {
-		fmt.Fprint(c.out, " by a Service that leads back to it")
+		fmt.Fprint(w, " by a Service that leads back to it")
 	}
-	fmt.Fprintln(c.out)
-	printDecision(c.out, v.Egress)
-	printDecision(c.out, v.Ingress)
+	fmt.Fprintln(w)
+	printDecision(w, v.Egress)
+	printDecision(w, v.Ingress)
 	return nil
 }
 

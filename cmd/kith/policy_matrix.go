@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"strconv"
 
+	"github.com/kithnet/kith/cmd/kith/manifest"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/matrix"
@@ -42,6 +44,12 @@ func (c console) matrix(args []string) int {
 		}
 	}
 	q, err := c.question(f, expected)
+	if alone := policiesAlone(0); errors.As(err, &alone) {
+		fmt.Fprintln(c.err, "note:", alone)
+		if err = c.nothing(f.output); err == nil {
+			return exitReady
+		}
+	}
 	if err != nil {
 		return c.refuse(command, err)
 	}
@@ -78,6 +86,23 @@ func (c console) parseMatrixFlags(command string, args []string) (matrixFlags, e
 	return f, f.manifestFlags.check("table", "list", "json")
 }
 
+// nobody is why a matrix of manifests without pods cannot be made. Policies alone are read and have no mistake then,
+// which is what a person who gives nothing else may want to know.
+func (f matrixFlags) nobody(found manifest.Manifests, expected *expectation) error {
+	policies := len(found.Cluster.Policies)
+	if policies == 0 || expected != nil || len(f.from)+len(f.to) > 0 {
+		return errors.New("the manifests have no pod, and no workload that makes one: nobody can be asked about")
+	}
+	return policiesAlone(policies)
+}
+
+// policiesAlone is how many policies there are, and nothing that they hold for.
+type policiesAlone int
+
+func (n policiesAlone) Error() string {
+	return fmt.Sprintf("no pod, and no workload that makes one, is here: nobody is asked about; policies read, without a mistake: %d", int(n))
+}
+
 // question reads the manifests and what to ask of them.
 func (c console) question(f matrixFlags, expected *expectation) (question, error) {
 	found, err := f.read(c.err)
@@ -85,7 +110,7 @@ func (c console) question(f matrixFlags, expected *expectation) (question, error
 		return question{}, err
 	}
 	if len(found.Ends) == 0 {
-		return question{}, errors.New("the manifests have no pod, and no workload that makes one: nobody can be asked about")
+		return question{}, f.nobody(found, expected)
 	}
 	q := question{matrix: matrix.New(found.Cluster), ports: f.ports}
 	if q.from, err = f.from.ends(found); err != nil {
@@ -113,6 +138,14 @@ func (c console) defaultPorts(cluster policy.Cluster, expected *expectation) por
 	return ports
 }
 
+// nothing prints a matrix without a cell.
+func (c console) nothing(output string) error {
+	if output == "json" {
+		return writeJSON(c.out, func(func(cell) bool) {})
+	}
+	return nil
+}
+
 func (c console) printMatrix(output string, q question) error {
 	switch output {
 	case "json":
@@ -126,7 +159,7 @@ func (c console) printMatrix(output string, q question) error {
 	case "list":
 		return writeList(c.out, q.cells())
 	}
-	return printGrids(c.out, q, width())
+	return buffered(c.out, func(w io.Writer) error { return printGrids(w, q, width()) })
 }
 
 // defaultWidth is what a table may take where nothing says how wide the screen is.

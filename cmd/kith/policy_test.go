@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -99,6 +100,10 @@ func TestExpectationMistakes(t *testing.T) {
 		"a b 80/XCP deny\n":                `t:1: read port "80/XCP"`,
 		`[{"from":"a","to":"b","port":1}]`: `t: cell a b 1/: "" is not allow or deny`,
 		"[{]":                              "t:1: invalid character",
+		"\ufeffa b 80/TCP\n":               `t:1: "a b 80/TCP" is not FROM`,
+		"\ufeff[{\"verdict\": \"x\"}]":     `t: cell`,
+		`[{"port":"80"}]`:                  "t:1: port: a string cannot stand here",
+		"[7]":                              "t:1: is a number, want cells",
 		"80/TCP\nfrom \\ to  a\n":          `t:1: "80/TCP" is not`,
 	} {
 		if _, err := parseExpectation("t", []byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
@@ -112,7 +117,7 @@ func TestSelectors(t *testing.T) {
 	for selector, want := range map[string]string{
 		"shop": "shop/api shop/coffee-1 shop/coffee-2", "shop/*": "shop/api shop/coffee-1 shop/coffee-2", "shop/coffee-*": "shop/coffee-1 shop/coffee-2",
 		"app=coffee": "den/thief shop/coffee-1 shop/coffee-2", "shop/app=coffee": "shop/coffee-1 shop/coffee-2", "shop/api": "shop/api",
-		"den/proxy": "den/proxy", "app in (api)": "shop/api", "example.com/key!=x": all, "*": all, "*/*": all, "10.244.2.6": "den/thief", "203.0.113.7": "203.0.113.7",
+		"den/proxy": "den/proxy", "app in (api)": "shop/api", "example.com/key!=x": all, "*": all, "shop/api,den/thief": "shop/api den/thief", "den,10.244.2.6,shop/api": "den/thief shop/api", "app in (api,coffee)": all, "*/*": all, "10.244.2.6": "den/thief", "203.0.113.7": "203.0.113.7",
 	} {
 		code, stdout, stderr := run(t, "policy", "matrix", "-f", "testdata/offline/shop.yaml", "-ports", "80", "-to", "shop/api", "-o", "list", "-from", selector)
 		var got []string
@@ -135,7 +140,13 @@ func TestPolicyUsage(t *testing.T) {
 		{"matrix", "name manifests with -f", 2},
 		{"matrix -h", "default those that the policies name", 0},
 		{"matrix -f /nowhere", "no such file", 2},
-		{"matrix -f ../../examples/policies.yaml", "no pod, and no workload", 2},
+		{"matrix -f ../../examples/policies.yaml", "nobody is asked about; policies read, without a mistake: ", 0},
+		{"matrix -f ../../examples/policies.yaml -o json", "nobody is asked about", 0},
+		{"matrix -f ../../examples/policies.yaml -from shop", "no pod, and no workload", 2},
+		{"matrix -f ../../examples/policies.yaml -expect ../../examples/expected.txt", "no pod, and no workload", 2},
+		{"matrix -f testdata/offline/dual.yaml -from 10.0.0.1 -to default/six -expect testdata/offline/expected.txt", "there is no cell to compare", 2},
+		{"matrix -f testdata/offline/dual.yaml -from 10.0.0.1 -to default/six -o json -expect testdata/offline/expected.txt", "there is no cell to compare", 2},
+		{"matrix -f testdata/offline/shop.yaml -from shop,,den", "has an empty part", 2},
 		{"matrix -f testdata/offline/shop.yaml -o yaml", "-o yaml: write table, list, json", 2},
 		{"matrix -f testdata/offline/shop.yaml -ports 80/ICMP", "its protocol is TCP, UDP or SCTP", 2},
 		{"matrix -f testdata/offline/shop.yaml -pod-cidr x", "-pod-cidr x", 2},
@@ -153,5 +164,25 @@ func TestPolicyUsage(t *testing.T) {
 	}
 	if code, stdout, _ := run(t, "policy", "help"); code != 0 || !strings.Contains(stdout, "who reaches whom") {
 		t.Errorf("help: %d %s", code, stdout)
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestFullDisk: what could not be written is no success.
+func TestFullDisk(t *testing.T) {
+	for _, args := range []string{
+		"matrix -f testdata/offline/shop.yaml", "matrix -f testdata/offline/shop.yaml -o list", "matrix -f testdata/offline/shop.yaml -o json",
+		"matrix -f testdata/offline/shop.yaml -expect testdata/offline/expected.txt", "matrix -f ../../examples/policies.yaml -o json",
+		"check -f testdata/offline/shop.yaml -from shop/api -to den/thief -port 80", "check -f testdata/offline/shop.yaml -from shop/api -to den/thief -port 80 -o json",
+	} {
+		var stderr strings.Builder
+		c := console{out: full{}, err: &stderr, name: "kith"}
+		if code := c.policy(strings.Fields(args)); code != exitUsage || !strings.Contains(stderr.String(), "no space left on device") {
+			t.Errorf("kith policy %s: code %d\n%s", args, code, stderr.String())
+		}
 	}
 }

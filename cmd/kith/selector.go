@@ -13,16 +13,25 @@ import (
 	"github.com/kithnet/kith/policy/matrix"
 )
 
-const selectorHelp = "`pods`: NS, NS/NAME (* stands for any text), LABELS, NS/LABELS, or an address; may be given again"
+const selectorHelp = "`pods`: NS, NS/NAME (* stands for any text), LABELS, NS/LABELS, or an address; may be given again, or with commas"
 
 // selectorList is a flag of selectors.
 type selectorList []string
 
 func (l *selectorList) String() string { return strings.Join(*l, " ") }
 
-// Set adds a selector.
+// Set adds selectors: with commas between them, where they are no label selectors that need a comma.
 func (l *selectorList) Set(s string) error {
-	*l = append(*l, s)
+	if strings.ContainsAny(s, "=!() ") {
+		*l = append(*l, s)
+		return nil
+	}
+	for _, part := range strings.Split(s, ",") {
+		if part == "" {
+			return fmt.Errorf("%q has an empty part", s)
+		}
+		*l = append(*l, part)
+	}
 	return nil
 }
 

@@ -2,7 +2,9 @@ package kube
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -37,20 +39,21 @@ func Translate(np *networkingv1.NetworkPolicy) (policy.Policy, []Problem) {
 	t := translation{policy: policy.Name{Namespace: np.Namespace, Name: np.Name}}
 	p := policy.Policy{Namespace: np.Namespace, Name: np.Name, Subject: t.subject(np.Spec.PodSelector)}
 	ingress, egress := t.types(np.Spec)
-	unclear := len(t.problems) > 0 // who is meant, or in what direction
+	unclear := len(t.problems) > 0
+	in := make(policy.Rules, t.count("ingress", len(np.Spec.Ingress)))
+	for i, r := range np.Spec.Ingress[:len(in)] {
+		in[i] = t.rule(fmt.Sprintf("spec.ingress[%d]", i), "from", r.From, r.Ports)
+	}
+	out := make(policy.Rules, t.count("egress", len(np.Spec.Egress)))
+	for i, r := range np.Spec.Egress[:len(out)] {
+		out[i] = t.rule(fmt.Sprintf("spec.egress[%d]", i), "to", r.To, r.Ports)
+	}
+	// Rules of a direction that the policy leaves out are without effect; the API server checks them all the same.
 	if ingress {
-		rules := make(policy.Rules, t.count("ingress", len(np.Spec.Ingress)))
-		for i, r := range np.Spec.Ingress[:len(rules)] {
-			rules[i] = t.rule(fmt.Sprintf("spec.ingress[%d]", i), "from", r.From, r.Ports)
-		}
-		p.Ingress = &rules
+		p.Ingress = &in
 	}
 	if egress {
-		rules := make(policy.Rules, t.count("egress", len(np.Spec.Egress)))
-		for i, r := range np.Spec.Egress[:len(rules)] {
-			rules[i] = t.rule(fmt.Sprintf("spec.egress[%d]", i), "to", r.To, r.Ports)
-		}
-		p.Egress = &rules
+		p.Egress = &out
 	}
 	if unclear {
 		allowNothing(p.Ingress, p.Egress)
@@ -160,10 +163,25 @@ func (t *translation) peer(field string, p networkingv1.NetworkPolicyPeer) polic
 func (t *translation) selector(field string, s *metav1.LabelSelector) (labels.Selector, bool) {
 	sel, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
-		t.problem(field, "correct the selector", "%v", err)
+		t.problem(field+wrongIn(s), "correct the selector", "%v", err)
 		return nil, false
 	}
 	return sel, true
+}
+
+// wrongIn is the first part of a selector that is none alone.
+func wrongIn(s *metav1.LabelSelector) string {
+	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		if _, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchLabels: map[string]string{key: s.MatchLabels[key]}}); err != nil {
+			return ".matchLabels." + key
+		}
+	}
+	for i, e := range s.MatchExpressions {
+		if _, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{e}}); err != nil {
+			return fmt.Sprintf(".matchExpressions[%d]", i)
+		}
+	}
+	return ""
 }
 
 func (t *translation) block(field string, b networkingv1.IPBlock) *policy.Block {

@@ -162,8 +162,8 @@ func TestProblemsClose(t *testing.T) {
 		{"number in quotes", `{ports: [{port: "80"}]}`, "spec.ingress[0].ports[0].port"},
 		{"empty peer", `{from: [{}]}`, "spec.ingress[0].from[0]"},
 		{"block and selector", `{from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.ingress[0].from[0]"},
-		{"operator", `{from: [{podSelector: {matchExpressions: [{key: a, operator: Like}]}}]}`, "spec.ingress[0].from[0].podSelector"},
-		{"namespace operator", `{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}]}`, "spec.ingress[0].from[0].namespaceSelector"},
+		{"operator", `{from: [{podSelector: {matchExpressions: [{key: a, operator: Like}]}}]}`, "spec.ingress[0].from[0].podSelector.matchExpressions[0]"},
+		{"namespace operator", `{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}]}`, "spec.ingress[0].from[0].namespaceSelector.matchExpressions[0]"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // decoder fills API types from YAML, as strictly as the API server does: no unknown field, no field twice, no value of
@@ -18,7 +21,6 @@ type decoder struct {
 	fields map[reflect.Type]map[string][]int
 	// open are the fields below which unknown ones may stand: newer API servers know more than this program.
 	open    []string
-	before  int // lines before those that the nodes count
 	unknown func(line int, field string)
 	fail    func(line int, field, problem string)
 	// A small text can stand for a very large one: inside counts the aliases on the way here, aliased the values
@@ -81,8 +83,23 @@ func (d *decoder) byJSON(field string, node *yaml.Node, to json.Unmarshaler) {
 		}
 	}
 	if err != nil {
-		d.fail(node.Line, field, fmt.Sprintf("%s is not valid here: %v", shown(node), err))
+		d.fail(node.Line, field, "is "+shown(node)+", want "+wanted(to))
 	}
+}
+
+// wanted says what a type that reads JSON by itself takes.
+func wanted(to json.Unmarshaler) string {
+	switch to.(type) {
+	case *intstr.IntOrString:
+		return "a number, or a name in quotes"
+	case *metav1.Time, *metav1.MicroTime:
+		return "a time like 2026-01-31T12:00:00Z"
+	case *resource.Quantity:
+		return "a quantity like 100m or 1Gi"
+	case *metav1.Duration:
+		return "a duration like 1m30s"
+	}
+	return "another value"
 }
 
 func (d *decoder) object(field string, node *yaml.Node, to reflect.Value) {
@@ -92,14 +109,14 @@ func (d *decoder) object(field string, node *yaml.Node, to reflect.Value) {
 	}
 	known := d.fieldsOf(to.Type())
 	d.pairs(field, node, func(key, value *yaml.Node, full string) {
-		index, ok := known[key.Value]
+		index, ok := known[keyOf(key)]
 		switch {
 		case ok:
 			d.value(full, value, to.FieldByIndex(index))
 		case d.isOpen(field):
 			d.unknown(key.Line, full)
 		default:
-			d.fail(key.Line, full, "there is no such field; "+suggestion(key.Value, known))
+			d.fail(key.Line, full, "there is no such field; "+suggestion(keyOf(key), known))
 		}
 	})
 }
@@ -116,25 +133,22 @@ func (d *decoder) mapping(field string, node *yaml.Node, to reflect.Value) {
 	d.pairs(field, node, func(key, value *yaml.Node, full string) {
 		v := reflect.New(to.Type().Elem()).Elem()
 		d.value(full, value, v)
-		to.SetMapIndex(reflect.ValueOf(key.Value).Convert(to.Type().Key()), v)
+		to.SetMapIndex(reflect.ValueOf(keyOf(key)).Convert(to.Type().Key()), v)
 	})
 }
 
-// pairs calls each for every key of a mapping, and fails for those that come twice.
+// pairs calls each for every key of a mapping, but for those that come twice, which are refused already.
 func (d *decoder) pairs(field string, node *yaml.Node, each func(key, value *yaml.Node, full string)) {
-	lines := make(map[string]int, len(node.Content)/2)
+	given := make(map[string]bool, len(node.Content)/2)
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := follow(node.Content[i]), node.Content[i+1]
-		full := strings.TrimPrefix(field+"."+key.Value, ".")
-		first, twice := lines[key.Value]
+		name := keyOf(key)
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			d.fail(node.Content[i].Line, field, "a key is "+shown(key)+", want a name")
-		case twice:
-			d.fail(key.Line, full, fmt.Sprintf("is given already in line %d", d.before+first))
-		default:
-			lines[key.Value] = key.Line
-			each(key, value, full)
+		case !given[name]:
+			given[name] = true
+			each(key, value, strings.TrimPrefix(field+"."+name, "."))
 		}
 	}
 }
@@ -184,13 +198,15 @@ func (d *decoder) scalar(field string, node *yaml.Node, to reflect.Value) {
 
 // tagOf is the type of a scalar as Kubernetes' tools read it: by YAML 1.1, where an unquoted yes is true.
 func tagOf(node *yaml.Node) string {
-	if node.Kind == yaml.ScalarNode && node.Tag == "!!str" && node.Style == 0 && slices.Contains(oldBooleans(), strings.ToLower(node.Value)) {
+	if node.Kind == yaml.ScalarNode && node.Tag == "!!str" && node.Style == 0 && slices.Contains(oldBooleans(), node.Value) {
 		return "!!bool"
 	}
 	return node.Tag
 }
 
-func oldBooleans() []string { return []string{"y", "n", "yes", "no", "on", "off"} }
+func oldBooleans() []string {
+	return []string{"y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF"}
+}
 
 func truth(s string) bool {
 	return slices.Contains([]string{"true", "y", "yes", "on"}, strings.ToLower(s))

@@ -34,8 +34,15 @@ func (r *reader) finish(podCIDRs []netip.Prefix) Manifests {
 	notes.list("policies that select no pod here", nobody)
 	slices.Sort(r.others)
 	notes.list("passed over in folders, as they are no manifests (no kind or no apiVersion)", r.others)
+	notes.count("objects that are here more than once, the same to the letter, taken once", r.again)
+	notes.list("rules of a direction that their policy's policyTypes leave out, without effect", r.idleRules)
+	notes.list("policies of one tier and priority that act differently on a pod here: the API leaves open which is asked first, Kith asks by name", r.contradictions())
+	var kinds []string
 	for _, kind := range slices.Sorted(maps.Keys(r.passedOver)) {
-		notes.count("passed over, "+kind, r.passedOver[kind])
+		kinds = append(kinds, fmt.Sprintf("%s %d", kind, r.passedOver[kind]))
+	}
+	if len(kinds) > 0 {
+		notes.add("passed over, as no policy looks at them: %s", strings.Join(kinds, ", "))
 	}
 	for _, field := range slices.Sorted(maps.Keys(r.newer)) {
 		notes.add("%s: there is no field %s in the API that this program knows", r.newer[field], field)

@@ -70,18 +70,16 @@ func (r *reader) clusterLimits() *limits {
 
 // hold refuses what is beyond the limits, but for fields of which a mistake since is known already.
 func (r *reader) hold(at place, l *limits, since int) {
-	var known []string
-	for _, err := range r.mistakes[since:] {
-		if m, ok := err.(*Mistake); ok {
-			known = append(known, m.Field)
-		}
-	}
+	var beyond []Mistake
 	_, spec := child(at.node, "spec")
 	l.check("spec", spec, func(field, problem string) {
-		if !slices.ContainsFunc(known, func(k string) bool { return isBelow(field, k) }) {
-			r.fail(at, field, problem)
+		if !r.isKnown(field, since) {
+			beyond = append(beyond, Mistake{Field: field, Problem: problem})
 		}
 	})
+	for _, m := range beyond {
+		r.fail(at, m.Field, m.Problem)
+	}
 }
 
 // isBelow: a field is another or within it.
@@ -125,8 +123,9 @@ func (l *limits) check(field string, node *yaml.Node, fail func(field, problem s
 func (l *limits) checkObject(field string, node *yaml.Node, fail func(field, problem string)) {
 	given := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		if value := follow(node.Content[i+1]); value.Tag != "!!null" {
-			given[follow(node.Content[i]).Value] = value
+		name, value := keyOf(follow(node.Content[i])), follow(node.Content[i+1])
+		if given[name] = value; value.Tag == "!!null" && l.Properties[name] != nil {
+			fail(field+"."+name, "is null, which the API refuses: leave the field out, or give it a value")
 		}
 	}
 	switch n := len(given); {
@@ -141,7 +140,7 @@ func (l *limits) checkObject(field string, node *yaml.Node, fail func(field, pro
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if below := l.Properties[name]; below != nil {
+		if below := l.Properties[name]; below != nil && given[name].Tag != "!!null" {
 			below.check(field+"."+name, given[name], fail)
 		}
 	}

@@ -79,7 +79,12 @@ type file struct {
 // list is all files to read: each once, and those of a folder by name.
 func list(paths []string) ([]file, error) {
 	var files []file
+	var refused []error
 	add := func(f file) {
+		if isKustomization(f.name) {
+			refused = append(refused, kustomizationMistake(f.name))
+			return
+		}
 		f.name = filepath.Clean(f.name)
 		if i := slices.IndexFunc(files, func(known file) bool { return known.name == f.name }); i >= 0 {
 			files[i].found = files[i].found && f.found
@@ -103,7 +108,10 @@ func list(paths []string) ([]file, error) {
 				add(file{name: name})
 			case entry.IsDir() && name != path && strings.HasPrefix(entry.Name(), "."):
 				return filepath.SkipDir
-			case !entry.IsDir() && isManifest(entry.Name()):
+			case entry.IsDir() && isChart(name):
+				refused = append(refused, chartMistake(filepath.Clean(name)))
+				return filepath.SkipDir
+			case !entry.IsDir() && (isManifest(entry.Name()) || isKustomization(entry.Name())):
 				add(file{name: name, found: true})
 			}
 			return nil
@@ -111,6 +119,9 @@ func list(paths []string) ([]file, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read manifests: %w", err)
 		}
+	}
+	if len(refused) > 0 {
+		return nil, errors.Join(refused...)
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("read manifests: no .yaml, .yml or .json file in %s", strings.Join(paths, ", "))
@@ -134,13 +145,16 @@ func (r *reader) file(f file, stdin io.Reader) error {
 	return r.documents(f, stream)
 }
 
+// byteOrderMark stands before the text that some editors write.
+const byteOrderMark = "\ufeff"
+
 // documents reads a stream. Only a stream that cannot be read is an error; mistakes in it are gathered.
 func (r *reader) documents(f file, stream io.Reader) error {
 	data, err := io.ReadAll(stream)
 	if err != nil {
 		return fmt.Errorf("read manifests: %s: %w", f.name, err)
 	}
-	for p := range parse(data) {
+	for p := range parse(bytes.TrimPrefix(data, []byte(byteOrderMark))) {
 		for _, node := range p.documents {
 			at := place{file: f.name, found: f.found && p.preset == (metav1.TypeMeta{}), node: node, before: p.line}
 			if bytes.Contains(p.text, []byte("<<")) {
@@ -150,7 +164,9 @@ func (r *reader) documents(f file, stream io.Reader) error {
 		}
 		if p.err != nil {
 			m := syntaxMistake(f.name, p.err)
-			m.Line += p.line
+			if m.Line += p.line; bytes.Contains(p.text, []byte("{{")) {
+				m.Problem = templateProblem
+			}
 			r.mistakes = append(r.mistakes, m)
 		}
 	}

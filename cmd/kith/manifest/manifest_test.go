@@ -59,7 +59,7 @@ func TestMistakes(t *testing.T) {
 		{"list for mapping", pod + "metadata: {name: a}\nspec: []\n", ":4: Pod a: spec: is a list, want fields"},
 		{"mapping for list", pod + "metadata: {name: a}\nspec:\n  containers: {}\n", ":5: Pod a: spec.containers: is a mapping, want a list"},
 		{"number", pod + "metadata: {name: a}\nspec:\n  containers:\n  - ports:\n    - containerPort: 99999999999\n", ":7: Pod a: spec.containers[0].ports[0].containerPort: is the number 99999999999, want a whole number"},
-		{"twice", pod + "metadata: {name: a}\n---\n" + pod + "metadata: {name: a}\n", ":5: Pod a: is given already at standard input:1"},
+		{"twice", pod + "metadata: {name: a}\n---\n" + pod + "metadata: {name: a, labels: {b: c}}\n", ":5: Pod a: is given already at standard input:1"},
 		{"twice, once by default", "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: default}}\n---\n" + pod + "metadata: {name: a}\n", ":3: Pod a: is given already at standard input:1"},
 		{"twice in no namespace", "{apiVersion: v1, kind: Node, metadata: {name: a}}\n---\n{apiVersion: v1, kind: Node, metadata: {name: a, namespace: b}}\n", ":3: Node b/a: is given already at standard input:1"},
 		{"key twice", np + "spec:\n  podSelector: {}\n  podSelector: {}\n", ":6: NetworkPolicy m/p: spec.podSelector: is given already in line 5"},
@@ -72,9 +72,9 @@ func TestMistakes(t *testing.T) {
 		{"old admin policy", "kind: AdminNetworkPolicy\napiVersion: policy.networking.k8s.io/v1alpha1\n", ":2: AdminNetworkPolicy: apiVersion: policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy is not a policy that Kith knows"},
 		{"CIDR", np + "spec:\n  egress:\n  - to:\n    - ipBlock:\n        cidr: 10.0.0.0/33\n", `:8: NetworkPolicy m/p: spec.egress[0].to[0].ipBlock.cidr: "10.0.0.0/33" is not an address range`},
 		{"except", np + "spec:\n  egress:\n  - to:\n    - ipBlock:\n        cidr: 10.0.0.0/8\n        except:\n        - 10.1.0.0/16\n        - 11.0.0.0/16\n", ":11: NetworkPolicy m/p: spec.egress[0].to[0].ipBlock.except[1]: 11.0.0.0/16 does not lie in 10.0.0.0/8"},
-		{"selector", np + "spec:\n  podSelector:\n    matchExpressions: [{key: a, operator: Like}]\n", `:5: NetworkPolicy m/p: spec.podSelector: "Like" is not a valid label selector operator`},
+		{"selector", np + "spec:\n  podSelector:\n    matchExpressions: [{key: a, operator: Like}]\n", `:6: NetworkPolicy m/p: spec.podSelector.matchExpressions[0]: "Like" is not a valid label selector operator`},
 		{"policy type", np + "spec:\n  policyTypes:\n  - Ingress\n  - Egres\n", `:7: NetworkPolicy m/p: spec.policyTypes[1]: "Egres" is not a policy type`},
-		{"port", np + "spec:\n  ingress:\n  - ports:\n    - port: true\n", ":7: NetworkPolicy m/p: spec.ingress[0].ports[0].port: true, which YAML takes for true or false is not valid here"},
+		{"port", np + "spec:\n  ingress:\n  - ports:\n    - port: true\n", ":7: NetworkPolicy m/p: spec.ingress[0].ports[0].port: is true, which YAML takes for true or false, want a number, or a name in quotes"},
 		{"endPort", np + "spec:\n  ingress:\n  - ports:\n    - {port: 9, endPort: 8}\n", ":7: NetworkPolicy m/p: spec.ingress[0].ports[0].endPort: 8 is below port 9"},
 		{"missing in a cluster's", "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec:\n  tier: Admin\n  subject: {namespaces: {}}\n", ":4: ClusterNetworkPolicy p: spec.priority: is missing"},
 		{"action", cnp + "  subject: {namespaces: {}}\n  ingress:\n  - action: Allow\n    from: [{namespaces: {}}]\n", `:9: ClusterNetworkPolicy p: spec.ingress[0].action: "Allow" is not an action`},
@@ -232,7 +232,7 @@ func TestRead(t *testing.T) {
 		"pods without status.podIP, given addresses (-pod-cidr) that an ipBlock may see otherwise in the cluster: 4",
 		"pods that have ended, left out: 1",
 		"pods on their node's network, left out of a matrix that does not name them: 2",
-		"passed over, Service: 1",
+		"passed over, as no policy looks at them: Service 1",
 	}
 	if diff := cmp.Diff(notes, found.Notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
@@ -371,7 +371,10 @@ func TestChunks(t *testing.T) {
 		{"anchor", "apiVersion: v1\nkind: List\nitems:\n- a: &x b\n- a: *x\n", []int{0}},
 		{"dash alone", "apiVersion: v1\nkind: List\nitems:\n- a: b\n-\n  a: b\n", []int{0}},
 		{"JSON", "{\"kind\": \"List\",\n\"apiVersion\": \"v1\", \"items\": [\n{}, {},\n {}]}", []int{2, 2, 3}},
-		{"JSON and more", "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [{}]}\n{}", []int{0}},
+		{"JSON and more", "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [{}]}\n{}", []int{0, 1}},
+		{"JSON and no JSON", "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [{}]}\n{a: b}", []int{0}},
+		{"list with items twice", "apiVersion: v1\nkind: List\nitems:\n- a: b\nitems:\n- c: d\n", []int{0}},
+		{"list with its kind twice", "apiVersion: v1\nkind: List\nkind: List\nitems:\n- a: b\n", []int{0}},
 		{"JSON with items twice", "{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": [{}], \"items\": []}", []int{0}},
 	}
 	for _, tt := range tests {

@@ -49,9 +49,12 @@ var step = regexp.MustCompile(`[^.\[\]]+|\[\d+\]`)
 // lineOf is the line of a field, or of what comes nearest to it on the way there.
 func lineOf(node *yaml.Node, field string) int {
 	line := node.Line
-	for _, s := range step.FindAllString(field, -1) {
-		key, value := child(node, s)
-		if value == nil {
+	for _, at := range step.FindAllStringIndex(field, -1) {
+		key, value := child(node, field[at[0]:]) // a label's key has dots
+		if value != nil {
+			return key.Line
+		}
+		if key, value = child(node, field[at[0]:at[1]]); value == nil {
 			break
 		}
 		node, line = value, key.Line
@@ -73,7 +76,7 @@ func child(node *yaml.Node, s string) (key, value *yaml.Node) {
 		return nil, nil
 	}
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		if node.Content[i].Value == s {
+		if keyOf(follow(node.Content[i])) == s {
 			return node.Content[i], node.Content[i+1]
 		}
 	}

@@ -38,7 +38,9 @@ type reader struct {
 	unnamed    int    // how many name none
 	mistakes   []error
 	fields     map[reflect.Type]map[string][]int
-	seen       map[string]string // objectKey → where
+	seen       map[string]seenObject // by objectKey
+	again      int                   // objects that were there before, the same to the letter
+	idleRules  []string              // directions of policies that have rules and are left out of their types
 	cluster    policy.Cluster
 	pods       []pod
 	workloads  []workload
@@ -53,7 +55,7 @@ type reader struct {
 
 func newReader(namespace string) *reader {
 	return &reader{
-		home: namespace, fields: map[reflect.Type]map[string][]int{}, seen: map[string]string{}, scaled: map[string]bool{},
+		home: namespace, fields: map[reflect.Type]map[string][]int{}, seen: map[string]seenObject{}, scaled: map[string]bool{},
 		passedOver: map[string]int{}, newer: map[string]string{},
 	}
 }
@@ -88,25 +90,47 @@ func (r *reader) object(at place, preset metav1.TypeMeta) {
 		t = preset
 	}
 	_, items := child(at.node, "items")
+	if !strings.HasSuffix(t.Kind, "List") {
+		items = nil
+	}
+	named := at
+	named.name = nameOf(at.node, t.Kind)
+	r.unique(named, items)
 	switch {
-	case t.Kind == "" && t.APIVersion == "":
+	case t.Kind == "" && t.APIVersion == "" && at.found:
 		r.passedOver["documents without kind"]++
 	case t.Kind == "":
 		r.noManifest(at, "kind", "is missing")
 	case t.APIVersion == "":
 		r.noManifest(at, "apiVersion", "is missing")
-	case strings.HasSuffix(t.Kind, "List") && items != nil:
+	case items != nil:
 		inside, _ := isList(t)
 		r.list(at, items, inside)
+	case t == (metav1.TypeMeta{APIVersion: "v1", Kind: "List"}) || isPolicy(strings.TrimSuffix(t.Kind, "List")) && strings.HasSuffix(t.Kind, "List"):
+		r.fail(at, "items", "is missing")
 	default:
 		r.kind(at, t)
 	}
 }
 
+// nameOf is an object's kind and name for messages.
+func nameOf(node *yaml.Node, kind string) string {
+	_, meta := child(node, "metadata")
+	if meta == nil || kind == "" {
+		return kind
+	}
+	return strings.TrimSuffix(kind+" "+strings.TrimPrefix(text(meta, "namespace")+"/"+text(meta, "name"), "/"), " ")
+}
+
+// isPolicy: a kind that is a policy's but for capital letters is meant to be one.
+func isPolicy(kind string) bool {
+	return strings.EqualFold(kind, "NetworkPolicy") || strings.EqualFold(kind, "ClusterNetworkPolicy")
+}
+
 // noManifest refuses what is no object, but passes over what lies in a folder: patches, and values for templates.
 func (r *reader) noManifest(at place, field, problem string) {
-	isPolicy := strings.Contains(text(at.node, "apiVersion"), "networking.k8s.io") || strings.HasSuffix(text(at.node, "kind"), "NetworkPolicy")
-	if !at.found || isPolicy {
+	policy := strings.Contains(text(at.node, "apiVersion"), "networking.k8s.io") || strings.HasSuffix(text(at.node, "kind"), "NetworkPolicy")
+	if !at.found || policy || isPolicy(text(at.node, "kind")) {
 		r.fail(at, field, problem)
 		return
 	}
@@ -134,6 +158,10 @@ func text(node *yaml.Node, field string) string {
 // kind reads an object of a kind that decides, and passes over the others.
 func (r *reader) kind(at place, t metav1.TypeMeta) {
 	group, _, _ := strings.Cut(t.APIVersion, "/")
+	if decides(t, group) && isTemplate(at.node) {
+		r.fail(at, "", templateProblem)
+		return
+	}
 	switch {
 	case t.APIVersion == "v1" && t.Kind == "Namespace":
 		r.namespace(at)
@@ -145,7 +173,9 @@ func (r *reader) kind(at place, t metav1.TypeMeta) {
 		r.networkPolicy(at)
 	case t.APIVersion == policyv1alpha2.GroupVersion.String() && t.Kind == "ClusterNetworkPolicy":
 		r.clusterNetworkPolicy(at)
-	case t.Kind == "NetworkPolicy" || group == "policy.networking.k8s.io":
+	case group == "kustomize.config.k8s.io":
+		r.mistakes = append(r.mistakes, kustomizationMistake(at.file))
+	case isPolicy(t.Kind) || group == "policy.networking.k8s.io" || group == "networking.k8s.io" && !slices.Contains(otherNetworking(), t.Kind):
 		at.name = t.Kind
 		r.fail(at, "apiVersion", fmt.Sprintf("%s %s is not a policy that Kith knows: %s", t.APIVersion, t.Kind, knownPolicies))
 	case t.APIVersion == "v1" && t.Kind == "Service":
@@ -159,17 +189,27 @@ func (r *reader) kind(at place, t metav1.TypeMeta) {
 	}
 }
 
+// otherNetworking are the kinds of networking.k8s.io that no policy looks at. What else is in that group is a policy's kind
+// written wrong.
+func otherNetworking() []string {
+	return []string{"Ingress", "IngressClass", "IPAddress", "ServiceCIDR"}
+}
+
+// decides says whether an object of this type is read.
+func decides(t metav1.TypeMeta, group string) bool {
+	return strings.HasSuffix(group, "networking.k8s.io") || isPolicy(t.Kind) || isWorkload(t) ||
+		t.APIVersion == "v1" && slices.Contains([]string{"Namespace", "Pod", "Node"}, t.Kind)
+}
+
 const knownPolicies = "it knows networking.k8s.io/v1 NetworkPolicy and policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy"
 
-// take decodes an object strictly, except below the fields in open, and says whether it can be used.
+// take decodes an object strictly, except below the fields in open, and says whether it can be used. One that was there
+// before, the same to the letter, cannot, and is no mistake.
 func (r *reader) take(at *place, kind string, to metav1.Object, open ...string) bool {
 	before := len(r.mistakes)
-	at.name = kind
-	if _, meta := child(at.node, "metadata"); meta != nil {
-		at.name = strings.TrimSuffix(kind+" "+strings.TrimPrefix(text(meta, "namespace")+"/"+text(meta, "name"), "/"), " ")
-	}
+	at.name = nameOf(at.node, kind)
 	d := decoder{
-		fields: r.fields, open: open, before: at.before,
+		fields: r.fields, open: open,
 		fail: func(line int, field, problem string) { r.failLine(*at, line, field, problem) },
 		unknown: func(line int, field string) {
 			field = kind + " " + withoutIndex(field)
@@ -179,8 +219,8 @@ func (r *reader) take(at *place, kind string, to metav1.Object, open ...string) 
 		},
 	}
 	d.decode(at.node, to)
-	r.metadata(*at, kind, to)
-	return len(r.mistakes) == before
+	again := r.metadata(*at, kind, to, before)
+	return !again && len(r.mistakes) == before
 }
 
 // withoutIndex makes spec.containers[].image of spec.containers[3].image.
@@ -193,16 +233,19 @@ func withoutIndex(field string) string {
 	})
 }
 
-// metadata checks what the API server would.
-func (r *reader) metadata(at place, kind string, o metav1.Object) {
+// metadata checks what the API server would, but for fields of which a mistake since is known already. It says whether
+// the same object, to the letter, was there before.
+func (r *reader) metadata(at place, kind string, o metav1.Object, since int) (again bool) {
 	_, makesPods := o.(*workloadObject)
 	generated := makesPods && o.GetName() == "" && o.GetGenerateName() != ""
 	if generated {
 		o.SetName(strings.TrimRight(o.GetGenerateName(), "-")) // the API server puts a word behind it
 	}
 	if o.GetName() == "" {
-		r.fail(at, "metadata.name", "is missing")
-		return
+		if !r.isKnown("metadata.name", since) {
+			r.fail(at, "metadata.name", "is missing")
+		}
+		return false
 	}
 	if problems := validation.IsDNS1123Subdomain(o.GetName()); len(problems) > 0 {
 		r.fail(at, "metadata.name", problems[0])
@@ -212,13 +255,27 @@ func (r *reader) metadata(at place, kind string, o metav1.Object) {
 		r.fail(at, "metadata.namespace", problems[0])
 	}
 	r.labels(at, o.GetLabels())
-	here := fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line)
+	here := seenObject{where: fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line), digest: digest(at.node)}
 	key := objectKey(kind, o.GetNamespace(), o.GetName())
-	if first, twice := r.seen[key]; twice && !generated {
-		r.fail(at, "", "is given already at "+first)
-		return
+	first, twice := r.seen[key]
+	switch {
+	case !twice || generated:
+		r.seen[key] = here
+	case first.digest == here.digest:
+		r.again++
+		return true
+	default:
+		r.fail(at, "", "is given already at "+first.where)
 	}
-	r.seen[key] = here
+	return false
+}
+
+// isKnown says whether a mistake since is one of a field, or of what is in it or around it.
+func (r *reader) isKnown(field string, since int) bool {
+	return slices.ContainsFunc(r.mistakes[since:], func(err error) bool {
+		m, ok := err.(*Mistake)
+		return ok && m.Field != "" && (isBelow(field, m.Field) || isBelow(m.Field, field))
+	})
 }
 
 func objectKey(kind, namespace, name string) string { return kind + " " + namespace + "/" + name }
@@ -266,33 +323,32 @@ func (r *reader) namespace(at place) {
 
 func (r *reader) networkPolicy(at place) {
 	var o networkingv1.NetworkPolicy
-	if !r.take(&at, "NetworkPolicy", &o, "status") {
+	before := len(r.mistakes)
+	if !r.take(&at, "NetworkPolicy", &o, "status") && len(r.mistakes) == before {
 		return
 	}
 	p, problems := policykube.Translate(&o)
-	r.policy(at, p, problems)
+	r.policy(at, p, problems, before)
+	r.strict(at, &o)
 }
 
 func (r *reader) clusterNetworkPolicy(at place) {
 	var o policyv1alpha2.ClusterNetworkPolicy
 	before := len(r.mistakes)
-	if !r.take(&at, "ClusterNetworkPolicy", &o, "status") {
+	if !r.take(&at, "ClusterNetworkPolicy", &o, "status") && len(r.mistakes) == before {
 		return
 	}
-	missing := false
 	_, spec := child(at.node, "spec")
 	for _, field := range []string{"tier", "priority", "subject"} {
 		if spec == nil || !has(spec, field) {
-			missing = true
 			r.fail(at, "spec."+field, "is missing")
 		}
 	}
-	if missing {
-		return // which the translation would say, too
-	}
 	p, problems := policykube.TranslateCluster(&o)
-	r.policy(at, p, problems)
-	r.hold(at, r.clusterLimits(), before)
+	r.policy(at, p, problems, before)
+	if spec != nil {
+		r.hold(at, r.clusterLimits(), before)
+	}
 }
 
 func has(node *yaml.Node, field string) bool {
@@ -300,9 +356,16 @@ func has(node *yaml.Node, field string) bool {
 	return value != nil && follow(value).Tag != "!!null"
 }
 
-func (r *reader) policy(at place, p policy.Policy, problems []policykube.Problem) {
+// policy takes what a policy means. Of a field in which there is a mistake already, nothing more is said.
+func (r *reader) policy(at place, p policy.Policy, problems []policykube.Problem, since int) {
 	p, large := policykube.Bound(p, policy.MaxElements)
+	var fresh []policykube.Problem
 	for _, problem := range slices.Concat(problems, large) {
+		if !r.isKnown(problem.Field, since) {
+			fresh = append(fresh, problem)
+		}
+	}
+	for _, problem := range fresh {
 		r.fail(at, problem.Field, problem.Message+"; "+problem.Fix)
 	}
 	r.cluster.Policies = append(r.cluster.Policies, p)

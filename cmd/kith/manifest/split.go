@@ -75,7 +75,7 @@ func (c chunk) parse() parsed {
 // chunks are the documents of a file, lists as their objects.
 func chunks(data []byte) iter.Seq[chunk] {
 	return func(yield func(chunk) bool) {
-		for _, doc := range documents(data) {
+		for _, doc := range concatenated(documents(data)) {
 			objects, ok := doc.objectsOfJSON()
 			if !ok {
 				objects, ok = doc.objectsOfYAML()
@@ -106,6 +106,36 @@ func documents(data []byte) []chunk {
 		begin, line = at[0], line+bytes.Count(text, []byte("\n"))
 	}
 	return append(out, chunk{text: data[begin:], line: line})
+}
+
+// concatenated cuts documents that are several objects in JSON, one after the other, as jq writes them.
+func concatenated(docs []chunk) []chunk {
+	var out []chunk
+	for _, doc := range docs {
+		out = append(out, doc.values()...)
+	}
+	return out
+}
+
+// values are the objects in JSON that a chunk is, or the chunk itself.
+func (c chunk) values() []chunk {
+	if text := bytes.TrimSpace(c.text); len(text) == 0 || text[0] != '{' || !bytes.Contains(text, []byte("}")) {
+		return []chunk{c}
+	}
+	dec := json.NewDecoder(bytes.NewReader(c.text))
+	var out []chunk
+	line, counted := c.line, 0
+	for {
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); errors.Is(err, io.EOF) && len(out) > 1 {
+			return out
+		} else if err != nil {
+			return []chunk{c}
+		}
+		begin := int(dec.InputOffset()) - len(raw)
+		line, counted = line+bytes.Count(c.text[counted:begin], []byte("\n")), begin
+		out = append(out, chunk{text: raw, line: line})
+	}
 }
 
 // isList says whether a document's kind is that of a list, and what its objects are.
@@ -187,15 +217,7 @@ func (c chunk) objectsOfYAML() (objects []chunk, ok bool) {
 	if at := regexp.MustCompile(`(?m)^[^\s#-]`).FindIndex(body); at != nil {
 		end = at[0]
 	}
-	rest := append(bytes.Clone(c.text[:begin[0]]), body[end:]...)
-	var t metav1.TypeMeta
-	if yaml.Unmarshal(rest, &struct {
-		Kind       *string `yaml:"kind"`
-		APIVersion *string `yaml:"apiVersion"`
-	}{&t.Kind, &t.APIVersion}) != nil {
-		return nil, false
-	}
-	preset, ok := isList(t)
+	preset, ok := listType(append(bytes.Clone(c.text[:begin[0]]), body[end:]...))
 	line := c.line + bytes.Count(c.text[:begin[1]], []byte("\n"))
 	starts := regexp.MustCompile(`(?m)^- `).FindAllIndex(body[:end], -1)
 	for i, at := range starts {
@@ -212,4 +234,22 @@ func (c chunk) objectsOfYAML() (objects []chunk, ok bool) {
 		line += bytes.Count(text, []byte("\n"))
 	}
 	return objects, ok && len(objects) > 0
+}
+
+// listType is what the rest of a list, without its objects, says of them. A list that gives a key twice is not cut: the
+// reader refuses it.
+func listType(rest []byte) (preset metav1.TypeMeta, ok bool) {
+	var doc yaml.Node
+	if yaml.Unmarshal(rest, &doc) != nil || len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+		return metav1.TypeMeta{}, false
+	}
+	given := map[string]bool{"items": true}
+	for i := 0; i+1 < len(doc.Content[0].Content); i += 2 {
+		key := doc.Content[0].Content[i].Value
+		if given[key] {
+			return metav1.TypeMeta{}, false
+		}
+		given[key] = true
+	}
+	return isList(metav1.TypeMeta{Kind: text(doc.Content[0], "kind"), APIVersion: text(doc.Content[0], "apiVersion")})
 }

@@ -174,7 +174,7 @@ func (r *reader) autoscaler(at place) {
 
 // ownerIsHere: a workload's owner stands for it.
 func (r *reader) ownerIsHere(w workload) bool {
-	return w.owner != nil && r.seen[objectKey(w.owner.Kind, w.template.Namespace, w.owner.Name)] != ""
+	return w.owner != nil && r.seen[objectKey(w.owner.Kind, w.template.Namespace, w.owner.Name)].where != ""
 }
 
 // made tells whether a pod is one of the workload's. A pod that names its maker bears at least the labels of the
