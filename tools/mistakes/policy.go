@@ -21,7 +21,7 @@ func inPolicy() []mistake {
 		},
 		{
 			name: "an empty list of rules read as all open", file: "policy/kube/translate.go",
-			right: "rules := make(policy.Rules, len(np.Spec.Ingress))", wrong: "rules := make(policy.Rules, max(1, len(np.Spec.Ingress)))\n\t\trules[0] = policy.Rule{AllPeers: true, AllPorts: true}",
+			right: "\t\tp.Ingress = &in\n", wrong: "\t\tif len(in) == 0 {\n\t\t\tin = policy.Rules{{AllPeers: true, AllPorts: true}}\n\t\t}\n\t\tp.Ingress = &in\n",
 			pkg: replays, test: "TestEmptyListIsNotAllowAll",
 		},
 		{
