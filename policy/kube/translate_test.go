@@ -185,6 +185,21 @@ func TestProblemsClose(t *testing.T) {
 	}
 }
 
+// TestRulesWithoutEffect: rules of a direction that policyTypes leave out do nothing, and are checked as the API server does.
+func TestRulesWithoutEffect(t *testing.T) {
+	p, problems := Translate(read(t, `{spec: {podSelector: {}, policyTypes: [Ingress], egress: [{}, {ports: [{port: 70000}]}]}}`))
+	if p.Ingress == nil || len(*p.Ingress) > 0 || p.Egress != nil {
+		t.Errorf("means %s", describe(p))
+	}
+	if len(problems) != 1 || problems[0].Field != "spec.egress[1].ports[0].port" {
+		t.Errorf("problems %v", problems)
+	}
+	p, problems = Translate(read(t, `{spec: {podSelector: {}, policyTypes: [Egress], ingress: [{}]}}`))
+	if p.Ingress != nil || p.Egress == nil || len(problems) > 0 {
+		t.Errorf("means %s, problems %v", describe(p), problems)
+	}
+}
+
 func TestProblemsOfThePolicyItself(t *testing.T) {
 	p, problems := Translate(read(t, `{spec: {podSelector: {matchExpressions: [{key: a, operator: Like}]}, policyTypes: [Ingres]}}`))
 	if len(problems) != 2 {

@@ -15,6 +15,10 @@ type question struct {
 	port             Port
 }
 
+// maxAnswers bounds what is remembered, about 100 MB: there are as many questions as pairs of kinds and ports. Cells come
+// row by row, so that the newest answers are those that are asked for again.
+const maxAnswers = 200_000
+
 // Answers are given about pods of these names, which no pod can have; a cell puts the real ones in.
 const (
 	sourceName      = "\x01"
@@ -44,6 +48,9 @@ func (m *Matrix) answer(src, dst *side, f policy.Flow) *policy.Verdict {
 		c.Nodes = m.nodes(f)
 	}
 	v := policy.Decide(c, f)
+	if len(m.answers) >= m.most {
+		clear(m.answers)
+	}
 	m.answers[q] = &v
 	return &v
 }

@@ -65,6 +65,7 @@ type Matrix struct {
 	selecting map[identity.Key][]int // the policies that select an identity
 	sides     map[netip.Addr]*side
 	answers   map[question]*policy.Verdict
+	most      int // answers
 }
 
 // New prepares a matrix of a cluster.
@@ -72,7 +73,7 @@ func New(c policy.Cluster) *Matrix {
 	m := &Matrix{
 		cluster: c, spaces: map[string]identity.Namespace{}, owner: map[netip.Addr]*identity.Pod{},
 		ofNodes: map[netip.Addr]bool{}, blocks: blocks(c.Policies), kinds: map[string]int{},
-		selecting: map[identity.Key][]int{}, sides: map[netip.Addr]*side{}, answers: map[question]*policy.Verdict{},
+		selecting: map[identity.Key][]int{}, sides: map[netip.Addr]*side{}, answers: map[question]*policy.Verdict{}, most: maxAnswers,
 	}
 	for _, ns := range slices.Backward(c.Namespaces) {
 		m.spaces[ns.Name] = ns
