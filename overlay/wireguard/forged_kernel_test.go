@@ -89,7 +89,7 @@ func TestHonestICMPIsLookedAt(t *testing.T) {
 		})
 	})
 	t.Logf("known after %s", took.Round(time.Millisecond))
-	transfer(t, a, b, podAddr(b.api.PodCIDRs[0]), 2<<20)
+	transfer(t, a, b, podAddr(b.api.PodCIDRs[0]), 256<<10)
 }
 
 // tooBig is what a router says of a packet that it cannot pass on.
