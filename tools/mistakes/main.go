@@ -52,7 +52,7 @@ type mistake struct {
 // all are the mistakes that are tried, those of one package together.
 func all() []mistake {
 	return slices.Concat(inPolicy(), inGuards(), inClaims(), inOldClaims(), inNews(), inSecrets(), inGrants(), inBounds(), inMesh(),
-		inPlan(), inMesher(),
+		inPlan(), inMesher(), inOrder(),
 		inWrites(), inLists(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives())
 }
 
