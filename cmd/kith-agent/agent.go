@@ -68,6 +68,7 @@ type agent struct {
 	decrees    decrees
 	vacated    vacated // the enforcer's
 	screen     *screen
+	order      *order
 	enforcer   *enforcer
 	learner    *learner
 	mesher     *mesher
@@ -112,6 +113,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 		"compare admission":      a.admission.watch,
 		"learn bounds":           a.learnBounds,
 		"gather input":           a.gather,
+		"order changes":          a.order.run,
 		"keep mesh":              a.keepMesh,
 		"serve":                  a.serve,
 		"answer probes":          a.answerProbes,
@@ -174,6 +176,7 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	}
 	a.enforcer = newEnforcer(log, a.table)
 	a.enforcer.moved = a.written
+	a.order = newOrder(log, a.enforcer, a.screen, orderSources{a.policies, a.over, a.identities}, func() int { return len(a.known.List()) })
 	a.learner = newLearner(log, a.table.Pupil())
 	a.enforcer.listen, a.enforcer.remind = a.learner.listen, a.learner.remind
 	a.connections = kernel.New("/proc/sys")
@@ -289,22 +292,11 @@ func (a *agent) close() {
 }
 
 func (a *agent) podsChanged(c identitykube.PodChange) {
-	a.enforcer.Update(func(r *ruleset.Compiler) { a.screen.take(c, r) })
+	a.enforcer.Update(func(r *ruleset.Compiler) { a.order.pods(c, r) })
 }
 
 func (a *agent) namespacesChanged(c identitykube.NamespaceChange) {
-	a.enforcer.Update(func(r *ruleset.Compiler) {
-		if c.All {
-			r.ReplaceNamespaces(c.Put)
-			return
-		}
-		for _, n := range c.Put {
-			r.PutNamespace(n)
-		}
-		for _, name := range c.Delete {
-			r.DeleteNamespace(name)
-		}
-	})
+	a.enforcer.Update(func(r *ruleset.Compiler) { a.order.namespaces(c, r) })
 }
 
 func (a *agent) policyChanged(c policykube.Change) {

@@ -25,6 +25,7 @@ const closeLimit = 20 * time.Second
 type gate struct {
 	enforcer *enforcer
 	sources  []source
+	order    *order // nil: nothing is held
 }
 
 // Open returns when the kernel holds the pod's policy and, by the same transaction, lets its veth's packets pass. What
@@ -35,9 +36,14 @@ func (g gate) Open(ctx context.Context, a cni.Attachment) error {
 	if err := g.catchUp(ctx, pod); err != nil {
 		return fmt.Errorf("policy of pod %s is not known for certain (%w): %w", pod, cni.ErrUnavailable, err)
 	}
+	// What was said before the call may have been handed on and wait for earlier policies.
+	err := g.enforcer.Await(ctx, func(*ruleset.Compiler) {}, func(*ruleset.Compiler) bool { return g.order == nil || !g.order.holds(pod) })
+	if err != nil {
+		return fmt.Errorf("labels of pod %s, or of its namespace, wait for policies made before them (%w): %w", pod, cni.ErrUnavailable, err)
+	}
 	// Other nodes know an address by the API. Had they another pod's identity for it, they would let pass what that
 	// pod may.
-	err := g.enforcer.Await(ctx, func(*ruleset.Compiler) {},
+	err = g.enforcer.Await(ctx, func(*ruleset.Compiler) {},
 		func(c *ruleset.Compiler) bool { return !c.Claimed(attachment(a)) })
 	if err != nil {
 		return fmt.Errorf("an address of pod %s, of %v, is another pod's in the API (%w): %w", pod, a.Addresses, cni.ErrUnavailable, err)

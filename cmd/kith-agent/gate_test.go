@@ -90,7 +90,7 @@ func TestADDWithoutAPIServer(t *testing.T) {
 	e.Complete()
 	away := newLate()
 	away.arrived <- errors.New("connection refused")
-	err := gate{e, []source{newLate(), away}}.Open(t.Context(), testAttachment)
+	err := gate{enforcer: e, sources: []source{newLate(), away}}.Open(t.Context(), testAttachment)
 	if !errors.Is(err, cni.ErrUnavailable) {
 		t.Errorf("Open: %v, want that it is not available now", err)
 	}

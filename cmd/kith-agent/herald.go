@@ -27,7 +27,7 @@ type heraldedGate struct {
 }
 
 func (a *agent) gate() cni.Gate {
-	return heraldedGate{gate{a.enforcer, []source{a.identities, a.policies, a.over}}, a.log, a.announcer}
+	return heraldedGate{gate{a.enforcer, []source{a.identities, a.policies, a.over}, a.order}, a.log, a.announcer}
 }
 
 // Open opens the attachment, and says so.

@@ -48,10 +48,10 @@ func (a *agent) gather(ctx context.Context) error {
 	}
 	a.notary.SetNodes(a.known.List()) // what they are granted depends on their claims
 	a.nodesChanged(a.known.List())
-	if cache.WaitForCacheSync(ctx.Done(), a.identities.HasSynced, a.policies.HasSynced, a.over.HasSynced) {
-		a.enforcer.Complete()
+	if !cache.WaitForCacheSync(ctx.Done(), a.identities.HasSynced, a.policies.HasSynced, a.over.HasSynced) {
+		return nil
 	}
-	return nil
+	return a.order.complete(ctx)
 }
 
 // keepMesh joins gossip and keeps the device, once this node's own address and the gossip key are known.

@@ -94,17 +94,32 @@ func (w *Watch) CatchUp(ctx context.Context, k identity.PodKey) error {
 		}
 		return err
 	})
-	g.Go(func() error {
-		list, err := w.client.CoreV1().Namespaces().List(ctx, named(k.Namespace))
-		if err != nil {
-			return fmt.Errorf("ask for namespace %s: %w", k.Namespace, err)
-		}
-		for i := range list.Items {
-			err = errors.Join(err, w.namespaces.given.wait(ctx, list.Items[i].ResourceVersion))
-		}
-		return err
-	})
+	g.Go(func() error { return w.CatchUpNamespace(ctx, k.Namespace) })
 	return g.Wait()
+}
+
+// CatchUpNamespace returns when the sink has been given a namespace as new as the API server has it now.
+func (w *Watch) CatchUpNamespace(ctx context.Context, name string) error {
+	if err := w.catchUpNamespaces(ctx, named(name)); err != nil {
+		return fmt.Errorf("namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// CatchUpNamespaces returns when the sink has been given all namespaces as new as the API server has them now.
+func (w *Watch) CatchUpNamespaces(ctx context.Context) error {
+	return w.catchUpNamespaces(ctx, metav1.ListOptions{})
+}
+
+func (w *Watch) catchUpNamespaces(ctx context.Context, which metav1.ListOptions) error {
+	list, err := w.client.CoreV1().Namespaces().List(ctx, which)
+	if err != nil {
+		return fmt.Errorf("ask for namespaces: %w", err)
+	}
+	for i := range list.Items {
+		err = errors.Join(err, w.namespaces.given.wait(ctx, list.Items[i].ResourceVersion))
+	}
+	return err
 }
 
 // named asks for one object by a list, which is what the agent has the right to.

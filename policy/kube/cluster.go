@@ -129,13 +129,18 @@ func (w *ClusterWatch) HasSynced() bool { return w.handler.HasSynced() || w.abse
 
 // CatchUp returns when the sink has been given all policies as the API server has them now.
 func (w *ClusterWatch) CatchUp(ctx context.Context, _ identity.PodKey) error {
-	return w.given.catchUp(ctx, "", func(ctx context.Context) (inventory, error) {
+	return w.CatchUpAll(ctx)
+}
+
+// CatchUpAll is CatchUp: these policies are the cluster's.
+func (w *ClusterWatch) CatchUpAll(ctx context.Context) error {
+	return w.given.catchUp(ctx, func(ctx context.Context) (inventories, error) {
 		list, err := w.list(ctx, 0)
 		if apierrors.IsNotFound(err) {
-			return inventory{}, nil
+			return inventories{}, nil
 		}
 		if err != nil {
-			return inventory{}, fmt.Errorf("ask for cluster network policies: %w", err)
+			return inventories{}, fmt.Errorf("ask for cluster network policies: %w", err)
 		}
 		select {
 		case w.appeared <- struct{}{}:
@@ -145,7 +150,7 @@ func (w *ClusterWatch) CatchUp(ctx context.Context, _ identity.PodKey) error {
 		for _, cnp := range list.Items {
 			now.versions[cnp.GetName()] = cnp.GetResourceVersion()
 		}
-		return now, nil
+		return inventories{spaces: map[string]inventory{"": now}}, nil
 	})
 }
 

@@ -28,16 +28,18 @@ const (
 type departures struct {
 	client kubernetes.Interface
 	leave  func(policy.Name) // called under mu
+	stay   func(policy.Name) // called under mu, for what stays until its namespace is gone
 	begun  chan string       // namespaces to ask about
 	ended  chan struct{}     // closed when nobody asks any more
 
-	mu   sync.Mutex
-	held map[string][]string // names of policies by namespace
+	mu     sync.Mutex
+	held   map[string][]string // names of policies by namespace
+	ending map[string]bool     // namespaces that are known to end
 }
 
-func newDepartures(client kubernetes.Interface, leave func(policy.Name)) *departures {
+func newDepartures(client kubernetes.Interface, leave, stay func(policy.Name)) *departures {
 	return &departures{
-		client: client, leave: leave, begun: make(chan string), ended: make(chan struct{}), held: map[string][]string{},
+		client: client, leave: leave, stay: stay, ending: map[string]bool{}, begun: make(chan string), ended: make(chan struct{}), held: map[string][]string{},
 	}
 }
 
@@ -46,6 +48,9 @@ func (d *departures) hold(n policy.Name) {
 	d.mu.Lock()
 	names := d.held[n.Namespace]
 	d.held[n.Namespace] = append(names, n.Name)
+	if d.ending[n.Namespace] {
+		d.stay(n)
+	}
 	d.mu.Unlock()
 	if len(names) > 0 {
 		return
@@ -99,6 +104,16 @@ func (d *departures) settle(ctx context.Context, namespace string) {
 	}
 }
 
+// end takes note that a namespace ends: its policies stay as they are, and nobody needs to wait for their deletion.
+func (d *departures) end(namespace string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ending[namespace] = true
+	for _, name := range d.held[namespace] {
+		d.stay(policy.Name{Namespace: namespace, Name: name})
+	}
+}
+
 func (d *departures) names(namespace string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -111,6 +126,7 @@ func (d *departures) waiting(namespace string) bool {
 	defer d.mu.Unlock()
 	if len(d.held[namespace]) == 0 {
 		delete(d.held, namespace)
+		delete(d.ending, namespace)
 		return false
 	}
 	return true
@@ -140,6 +156,7 @@ func (d *departures) decided(ctx context.Context, namespace string) error {
 	if !slices.ContainsFunc(list.Items, func(n corev1.Namespace) bool { return n.Name == namespace && n.DeletionTimestamp != nil }) {
 		return nil
 	}
+	d.end(namespace)
 	one.ResourceVersion = list.ResourceVersion
 	events, err := spaces.Watch(ctx, one)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/kithnet/kith/policy"
 )
 
 // watched is a watch that has handed over policy a/b.
@@ -126,4 +128,26 @@ func TestPolicyStaysWhileNobodySaysWhy(t *testing.T) {
 	if c := next(t, changes); c.Put != nil {
 		t.Errorf("%+v", c)
 	}
+}
+
+// TestEndingNamespaceIsNotWaitedFor: policies that stay because their namespace ends, perhaps for ever, hold up nobody who
+// wants to know whether all policies are known.
+func TestEndingNamespaceIsNotWaitedFor(t *testing.T) {
+	client := fake.NewClientset(namespace(true))
+	w, err := New(client, names(), func(c Change) { t.Errorf("%+v", c) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	done := make(chan struct{})
+	go func() { w.leaving.run(ctx); close(done) }()
+	for _, name := range []string{"b", "c"} {
+		w.given.put("a", name, "7")
+		w.leaving.hold(policy.Name{Namespace: "a", Name: name})
+		if err := w.CatchUpIn(ctx, "a"); err != nil {
+			t.Errorf("with %s held: %v", name, err)
+		}
+	}
+	cancel()
+	<-done
 }

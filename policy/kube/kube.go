@@ -57,7 +57,7 @@ func New(client kubernetes.Interface, names metadata.Interface, sink func(Change
 	w.leaving = newDepartures(client, func(n policy.Name) {
 		sink(Change{Name: n})
 		w.given.delete(n.Namespace, n.Name)
-	})
+	}, func(n policy.Name) { w.given.delete(n.Namespace, n.Name) })
 	put := func(obj any) {
 		if np, ok := obj.(*networkingv1.NetworkPolicy); ok {
 			p, problems := Translate(np)
@@ -94,17 +94,44 @@ func (w *Watch) HasSynced() bool { return w.handler.HasSynced() }
 
 // CatchUp returns when the sink has been given all policies of the pod's namespace as the API server has them now.
 func (w *Watch) CatchUp(ctx context.Context, pod identity.PodKey) error {
-	return w.given.catchUp(ctx, pod.Namespace, func(ctx context.Context) (inventory, error) {
-		list, err := w.names.Namespace(pod.Namespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return inventory{}, fmt.Errorf("ask for policies of namespace %s: %w", pod.Namespace, err)
+	return w.CatchUpIn(ctx, pod.Namespace)
+}
+
+// CatchUpIn returns when the sink has been given all policies of a namespace as the API server has them now.
+func (w *Watch) CatchUpIn(ctx context.Context, namespace string) error {
+	return w.given.catchUp(ctx, func(ctx context.Context) (inventories, error) {
+		now, err := w.take(ctx, namespace)
+		if err == nil {
+			now.spaces = map[string]inventory{namespace: now.of(namespace)}
 		}
-		now := inventory{versions: map[string]string{}, version: list.ResourceVersion}
-		for i := range list.Items {
-			now.versions[list.Items[i].Name] = list.Items[i].ResourceVersion
-		}
-		return now, nil
+		return now, err
 	})
+}
+
+// CatchUpAll returns when the sink has been given all policies of the cluster as the API server has them now.
+func (w *Watch) CatchUpAll(ctx context.Context) error {
+	return w.given.catchUp(ctx, func(ctx context.Context) (inventories, error) {
+		now, err := w.take(ctx, metav1.NamespaceAll)
+		now.all = true
+		return now, err
+	})
+}
+
+// take asks for what policies there are in a namespace.
+func (w *Watch) take(ctx context.Context, namespace string) (inventories, error) {
+	list, err := w.names.Namespace(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return inventories{}, fmt.Errorf("ask for policies of namespace %q: %w", namespace, err)
+	}
+	now := inventories{spaces: map[string]inventory{}, version: list.ResourceVersion}
+	for i := range list.Items {
+		np := &list.Items[i]
+		if now.spaces[np.Namespace].versions == nil {
+			now.spaces[np.Namespace] = inventory{map[string]string{}, list.ResourceVersion}
+		}
+		now.spaces[np.Namespace].versions[np.Name] = np.ResourceVersion
+	}
+	return now, nil
 }
 
 // slim keeps what Translate reads, and of too many rules one more than it reads: this way it says so.

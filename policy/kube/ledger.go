@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -58,23 +59,54 @@ type inventory struct {
 	version  string
 }
 
-// behind names an object that the sink does not yet have as an inventory says, or "". moved is closed when that may be
+// inventories are those of several namespaces. Where all are meant, a namespace without an inventory has no objects.
+type inventories struct {
+	spaces  map[string]inventory
+	version string
+	all     bool
+}
+
+func (i inventories) of(namespace string) inventory {
+	if one, ok := i.spaces[namespace]; ok {
+		return one
+	}
+	return inventory{version: i.version}
+}
+
+// behind names an object that the sink does not yet have as the inventories say, or "". moved is closed when that may be
 // otherwise.
-func (l *ledger) behind(namespace string, now inventory) (object string, moved <-chan struct{}) {
+func (l *ledger) behind(now inventories) (object string, moved <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	given := l.spaces[namespace]
+	for namespace, there := range now.spaces {
+		if name := late(l.spaces[namespace], there); name != "" {
+			return namespace + "/" + name, l.moved
+		}
+	}
+	if !now.all {
+		return "", l.moved
+	}
+	for namespace, given := range l.spaces {
+		if name := late(given, now.of(namespace)); name != "" {
+			return namespace + "/" + name, l.moved
+		}
+	}
+	return "", l.moved
+}
+
+// late names an object of a namespace that has not been given as an inventory says, or "".
+func late(given map[string]string, now inventory) string {
 	for name, version := range now.versions {
 		if older(given[name], version) {
-			return name, l.moved
+			return name
 		}
 	}
 	for name, version := range given {
 		if _, there := now.versions[name]; !there && older(version, now.version) {
-			return name, l.moved
+			return name
 		}
 	}
-	return "", l.moved
+	return ""
 }
 
 func older(have, want string) bool {
@@ -82,17 +114,20 @@ func older(have, want string) bool {
 	return err != nil || order < 0
 }
 
-// catchUp returns when the sink has been given all that take finds in a namespace. It takes again now and then: an
-// object that went after the first look is not waited for.
-func (l *ledger) catchUp(ctx context.Context, namespace string, take func(context.Context) (inventory, error)) error {
+// ErrBehind is why something that the API server has was not given in time: the watch did not bring it.
+var ErrBehind = errors.New("the watch is behind")
+
+// catchUp returns when the sink has been given all that take finds. It takes again now and then: an object that went after
+// the first look is not waited for.
+func (l *ledger) catchUp(ctx context.Context, take func(context.Context) (inventories, error)) error {
 	for patience := firstLook; ; patience = min(2*patience, lastLook) {
 		now, err := take(ctx)
 		if err != nil {
 			return err
 		}
-		object, err := l.await(ctx, namespace, now, patience)
+		object, err := l.await(ctx, now, patience)
 		if err != nil {
-			return fmt.Errorf("wait for the watch to bring %s/%s as new as the API has it: %w", namespace, object, err)
+			return fmt.Errorf("%w: it has not brought %s as new as the API server has it: %w", ErrBehind, object, err)
 		}
 		if object == "" {
 			return nil
@@ -101,10 +136,10 @@ func (l *ledger) catchUp(ctx context.Context, namespace string, take func(contex
 }
 
 // await returns what is still behind after some time.
-func (l *ledger) await(ctx context.Context, namespace string, now inventory, patience time.Duration) (string, error) {
+func (l *ledger) await(ctx context.Context, now inventories, patience time.Duration) (string, error) {
 	expired := time.After(patience)
 	for {
-		object, moved := l.behind(namespace, now)
+		object, moved := l.behind(now)
 		if object == "" {
 			return "", nil
 		}

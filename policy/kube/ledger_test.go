@@ -44,8 +44,12 @@ func TestBehind(t *testing.T) {
 				l.put("a", name, version)
 			}
 			l.put("other", "z", "1")
-			if got, _ := l.behind("a", tt.now); got != tt.want {
-				t.Errorf("%q is behind, want %q", got, tt.want)
+			want := tt.want
+			if want != "" {
+				want = "a/" + want
+			}
+			if got, _ := l.behind(inventories{spaces: map[string]inventory{"a": tt.now}}); got != want {
+				t.Errorf("%q is behind, want %q", got, want)
 			}
 		})
 	}
@@ -73,10 +77,15 @@ func (s *server) change(r *rand.Rand) {
 	s.history = append(s.history, func(l *ledger) { l.put("a", name, version) })
 }
 
-func (s *server) take(context.Context) (inventory, error) {
+func (s *server) take(context.Context) (inventories, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return inventory{maps.Clone(s.objects), strconv.Itoa(s.version)}, nil
+	version := strconv.Itoa(s.version)
+	now := inventories{spaces: map[string]inventory{}, version: version, all: true}
+	if len(s.objects) > 0 {
+		now.spaces["a"] = inventory{maps.Clone(s.objects), version}
+	}
+	return now, nil
 }
 
 // TestCatchUp lets the watch be late by random times while the server changes: what was there when CatchUp was called
@@ -92,7 +101,7 @@ func TestCatchUp(t *testing.T) {
 			}
 			asked, given := len(s.history), 0
 			done := make(chan error, 1)
-			go func() { done <- l.catchUp(t.Context(), "a", s.take) }()
+			go func() { done <- l.catchUp(t.Context(), s.take) }()
 			for synctest.Wait(); ; synctest.Wait() {
 				select {
 				case err := <-done:

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
@@ -98,12 +99,16 @@ func (x *peerIndex) populate(s *peerSet, t *identity.Table) {
 
 // consider enters an identity into a set if the set selects it.
 func (x *peerIndex) consider(s *peerSet, id *identity.Identity) {
-	if s.namespace != "" && s.namespace != id.Namespace() || !selects(s.pods, id.Labels()) {
-		return
-	}
-	if s.namespace != "" || selects(s.namespaces, id.NamespaceLabels()) {
+	if s.selects(id) {
 		x.join(s, id)
 	}
+}
+
+func (s *peerSet) selects(id *identity.Identity) bool {
+	if s.namespace != "" && s.namespace != id.Namespace() || !selects(s.pods, id.Labels()) {
+		return false
+	}
+	return s.namespace != "" || selects(s.namespaces, id.NamespaceLabels())
 }
 
 func selects(s labels.Selector, l labels.Labels) bool { return s != nil && s.Matches(l) }
@@ -156,14 +161,26 @@ func (x *peerIndex) part(s *peerSet, id *identity.Identity) {
 // appear finds the sets that a new identity belongs to.
 func (x *peerIndex) appear(id *identity.Identity) {
 	x.byLabel.appear(id)
-	for s := range x.byNamespace[id.Namespace()] {
+	for s := range x.candidates(id) {
 		x.consider(s, id)
 	}
-	for s := range x.everywhere {
-		x.consider(s, id)
-	}
-	for _, s := range x.byLabel.demanding(id) {
-		x.consider(s, id)
+}
+
+// candidates are the sets that may select an identity, each once.
+func (x *peerIndex) candidates(id *identity.Identity) iter.Seq[*peerSet] {
+	return func(yield func(*peerSet) bool) {
+		for _, sets := range []map[*peerSet]struct{}{x.byNamespace[id.Namespace()], x.everywhere} {
+			for s := range sets {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+		for _, s := range x.byLabel.demanding(id) {
+			if !yield(s) {
+				return
+			}
+		}
 	}
 }
 

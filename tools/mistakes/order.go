@@ -1,0 +1,48 @@
+package main
+
+// inOrder let changes of labels overtake policies that were made before them.
+func inOrder() []mistake {
+	const pkg = "./cmd/kith-agent"
+	return []mistake{
+		{
+			name: "changes of labels wait for nobody", file: "cmd/kith-agent/order.go",
+			right: "o.on = true", wrong: "o.on = false",
+			pkg: pkg, test: "TestLabelsDoNotOvertakePolicies",
+		},
+		{
+			name: "a peer's new labels wait for nobody", file: "policy/ruleset/stake.go",
+			right: "add(now, before)", wrong: "add(before, now)",
+			pkg: pkg, test: "TestPeersDoNotOvertakePolicies",
+		},
+		{
+			name: "a peer that is denied no longer waits for nobody", file: "policy/ruleset/stake.go",
+			right: "add(before, now)", wrong: "add(now, before)",
+			pkg: "./policy/ruleset/walk", test: "TestNothingIsAtStake",
+		},
+		{
+			name: "a subject's new labels wait for nobody", file: "policy/ruleset/stake.go",
+			right: "return len(before) > 0 &&", wrong: "return false &&",
+			pkg: pkg, test: "TestLabelsDoNotOvertakePolicies",
+		},
+		{
+			name: "a namespace's new labels wait for nobody", file: "policy/ruleset/stake.go",
+			right: "len(c.chains) > 0", wrong: "false",
+			pkg: "./policy/ruleset/walk", test: "TestNothingIsAtStake",
+		},
+		{
+			name: "ADD goes on with labels that are held", file: "cmd/kith-agent/gate.go",
+			right: "!g.order.holds(pod)", wrong: "true",
+			pkg: pkg, test: "TestADDWaitsForLabelsThatAreHeld",
+		},
+		{
+			name: "an agent that starts writes lists of several moments", file: "cmd/kith-agent/asking.go",
+			right: "err := o.sources.catchUp(ctx)", wrong: "var err error",
+			pkg: pkg, test: "TestStartKnowsAllPolicies",
+		},
+		{
+			name: "a question for every change", file: "cmd/kith-agent/asking.go",
+			right: "time.Duration(len(now.questions))*perQuestion", wrong: "0*perQuestion",
+			pkg: pkg, test: "TestLabelChurnIsBounded",
+		},
+	}
+}
