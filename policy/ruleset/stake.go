@@ -29,6 +29,9 @@ func (c *Compiler) PodStake(p identity.Pod) (Stake, bool) {
 	if len(is.NamedPorts()) > 0 {
 		maps.Copy(concerned, c.byAddress)
 	}
+	if was == nil {
+		maps.Copy(concerned, c.denying())
+	}
 	spaces := map[string]struct{}{}
 	for ch := range concerned {
 		ch.spaces(spaces)

@@ -1,6 +1,8 @@
 package ruleset
 
 import (
+	"slices"
+
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 )
@@ -52,6 +54,20 @@ func (c *Compiler) unclose(x *content) {
 	for _, i := range x.unknownItems() {
 		c.want.delete(x.prefix+i.set, i.key)
 	}
+}
+
+// denying are the chains that deny what is not known: who becomes known may be denied no longer.
+func (c *Compiler) denying() map[*chain]struct{} {
+	out := map[*chain]struct{}{}
+	if c.closing == 0 {
+		return out
+	}
+	for _, ch := range c.chains {
+		if slices.ContainsFunc(ch.contents, (*content).closes) {
+			out[ch] = struct{}{}
+		}
+	}
+	return out
 }
 
 // settleUnknown lets the kernel know the identity of every address while a content closes: one without is unknown.
