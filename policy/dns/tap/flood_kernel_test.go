@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -287,6 +289,29 @@ func TestHeldAnswersGoOn(t *testing.T) {
 			}
 			if time.Now().After(end) {
 				t.Fatal("answers are held for good though nobody reads")
+			}
+		}
+	})
+}
+
+// TestToolPrintsTheTable: people see with the tool nft what waits, and from whom.
+func TestToolPrintsTheTable(t *testing.T) {
+	l := newLab(t)
+	tap := l.listening(nil)
+	defer tap.Close()
+	must(t, tap.Listen(everybody()))
+	must(t, tap.table.prove())
+	inside(t, l.node, func() {
+		out, err := exec.Command("nft", "list", "table", "inet", tableName).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for _, want := range []string{
+			"elements = { 10.244.1.5, 10.244.1.6 }", "elements = { fd00:96::10 }", "log group 7953 drop", "log prefix \"stranger\" group 7954 snaplen 60",
+			"update @paced { oif limit rate over 100/second burst 200 packets }", "ct state untracked", "ip saddr 169.254.0.0/16 goto heard",
+		} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("nft does not print %q:\n%s", want, out)
 			}
 		}
 	})
