@@ -33,6 +33,7 @@ import (
 	overlaykube "github.com/kithnet/kith/overlay/kube"
 	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/policy/dns/tap"
 	policykube "github.com/kithnet/kith/policy/kube"
 	"github.com/kithnet/kith/policy/nft"
 	"github.com/kithnet/kith/policy/ruleset"
@@ -71,6 +72,7 @@ type agent struct {
 	order      *order
 	enforcer   *enforcer
 	learner    *learner
+	heard      tap.Audience // whose names are learned, as the log says
 	mesher     *mesher
 	lanes      *lanes
 	gossip     *gossip.Gossip

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 
 	"github.com/kithnet/kith/policy/dns/tap"
@@ -18,8 +19,9 @@ func (a *agent) nameServersChanged() {
 	cluster, known := a.servers.Addresses()
 	heard := whoIsHeard(cluster, slices.Concat(a.cfg.Policy.NameServers, nameServers(string(text))))
 	heard.AnyServer = heard.AnyServer && len(a.cfg.Policy.NameServers) == 0 || !known
-	if known {
+	if known && !reflect.DeepEqual(heard, a.heard) {
 		sayWhoIsHeard(a.log, heard)
+		a.heard = heard
 	}
 	a.learner.trust(heard)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -28,16 +29,23 @@ type NameServers struct {
 	slices   cache.SharedIndexInformer
 }
 
-// NewNameServers prepares the watch; Run starts it. changed is called after each change of what Addresses returns.
+// NewNameServers prepares the watch; Run starts it. changed is called after each change of what Addresses returns, by one
+// goroutine at a time: the last call sees the last change.
 func NewNameServers(client kubernetes.Interface, changed func()) (*NameServers, error) {
 	f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(dnsNamespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = dnsLabel }))
-	n := &NameServers{changed: changed, services: f.Core().V1().Services().Informer(), slices: f.Discovery().V1().EndpointSlices().Informer()}
+	var mu sync.Mutex
+	n := &NameServers{services: f.Core().V1().Services().Informer(), slices: f.Discovery().V1().EndpointSlices().Informer()}
+	n.changed = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		changed()
+	}
 	for _, informer := range []cache.SharedIndexInformer{n.services, n.slices} {
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { changed() },
-			UpdateFunc: func(any, any) { changed() },
-			DeleteFunc: func(any) { changed() },
+			AddFunc:    func(any) { n.changed() },
+			UpdateFunc: func(any, any) { n.changed() },
+			DeleteFunc: func(any) { n.changed() },
 		}); err != nil {
 			return nil, fmt.Errorf("watch name servers: %w", err)
 		}

@@ -33,7 +33,7 @@ const (
 
 const (
 	// heldBuffer has room for all that may wait, the kernel doubles it: a copy that is lost is an answer that is lost.
-	heldBuffer = 28 << 20
+	heldBuffer = 33 << 20
 	// copyBuffer has room for some: a copy that is lost is not heard, and nothing else.
 	copyBuffer = 1 << 20
 	// longestCopy is that of the longest packet that is copied, with what the kernel says of it.

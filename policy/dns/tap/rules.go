@@ -27,7 +27,7 @@ const (
 // there even if nobody has read since the first proof of two.
 const (
 	podRate, podBurst = 100, 200
-	allRate, allBurst = 2000, 1000
+	allRate, allBurst = 2000, 3500
 	// noteRate is how often the agent hears that something passed unheard.
 	noteRate, noteBurst = 1, 5
 	// noteLength is enough of a packet for that: the addresses.
