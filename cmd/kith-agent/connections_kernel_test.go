@@ -427,7 +427,7 @@ func fling(from, to netip.AddrPort) error {
 	return err
 }
 
-// TestRatePerPod: what a pod opens beyond its rate is dropped, and its neighbour opens all. A stream that nobody answers is
+// TestRatePerPod: what a pod opens beyond its rate, to other pods and to its node, is dropped, and its neighbour opens all. A stream that nobody answers is
 // one connection, however many packets it has.
 func TestRatePerPod(t *testing.T) {
 	for family, name := range []string{"IPv4", "IPv6"} {
@@ -451,8 +451,9 @@ func TestRatePerPod(t *testing.T) {
 			s.socket(busy, netip.AddrPortFrom(addressesOf(2)[family], 9999)) // its address is there
 			begin := time.Now()
 			mustDo(t, "open", busy.do(func() error {
+				node := netip.AddrPortFrom(addressesOf(1)[family], 5000)
 				for n := range tries {
-					if err := fling(netip.AddrPortFrom(addressesOf(2)[family], uint16(10000+n)), to); err != nil {
+					if err := fling(netip.AddrPortFrom(addressesOf(2)[family], uint16(10000+n)), []netip.AddrPort{to, node}[n%2]); err != nil {
 						return err
 					}
 				}

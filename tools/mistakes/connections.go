@@ -2,7 +2,7 @@ package main
 
 // inConnections let one pod take the table of connections from all, or the next pod go on with the last one's.
 func inConnections() []mistake {
-	const judge, agent = "conntrack/judge.go", "./cmd/kith-agent"
+	const agent = "./cmd/kith-agent"
 	return []mistake{
 		{
 			name: "a pod's connections outlive it", file: "cni/operations.go",
@@ -35,10 +35,22 @@ func inConnections() []mistake {
 			pkg: agent, test: "TestRatePerPod/IPv4", says: "unanswered stream",
 		},
 		{
+			name: "what pods open to their own node has no limit", file: "policy/ruleset/frame.go", tags: inKernel,
+			right: "\t\tcall(makers, Unconfirmed{}),\n\t\tto(ownNode", wrong: "\t\tto(ownNode",
+			pkg: agent, test: "TestRatePerPod/IPv4", says: "connections opened",
+		},
+		{
 			name: "who answers pays for what pods open", file: "policy/ruleset/limits.go", tags: inKernel,
 			right: "\t\tunless(isIn(setCluster4, IPSource), notIn(IPSource, setMeshes4)),\n", wrong: "",
 			pkg: agent, test: "TestWhoAnswersPays/IPv4", says: "a pod's connection",
 		},
+	}
+}
+
+// inShares take from who has no more than its share, or keep more than there is room for.
+func inShares() []mistake {
+	const judge = "conntrack/judge.go"
+	return []mistake{
 		{
 			name: "what the node opened is a pod's", file: "conntrack/conntrack.go",
 			right: "own := a.own[c.Opener]; own ||", wrong: "own := a.own[c.Opener]; own && false ||",
@@ -71,7 +83,7 @@ func inConnections() []mistake {
 		},
 		{
 			name: "a census without a bound", file: judge,
-			right: "if !known && len(c.counts) == mostHolders {", wrong: "if false {",
+			right: "if !known && len(c.counts) == mostHolders {", wrong: "if !known && false {",
 			pkg: "./conntrack", test: "TestMemoryIsBounded",
 		},
 	}

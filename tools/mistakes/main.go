@@ -53,7 +53,7 @@ type mistake struct {
 func all() []mistake {
 	return slices.Concat(inPolicy(), inGuards(), inClaims(), inOldClaims(), inNews(), inSecrets(), inGrants(), inBounds(), inMesh(),
 		inPlan(), inMesher(),
-		inWrites(), inLists(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives(), inConnections())
+		inWrites(), inLists(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives(), inConnections(), inShares())
 }
 
 func run(ctx context.Context, out io.Writer, wanted []string) error {
