@@ -342,10 +342,10 @@ func (s smallTable) Fill() (int, int, error) {
 	return count, s.capacity, err
 }
 
-// TestGreedyPodTakesNothingFromOthers: a pod opens three times as many connections as the table can hold. It never holds
+// TestGreedyPodTakesNothingFromOthers: a pod opens several times as many connections as the table can hold. It never holds
 // so many that others find no room; all of a neighbour's and of the node's are opened, and none of them ends.
 func TestGreedyPodTakesNothingFromOthers(t *testing.T) {
-	const capacity, floods, burst = 2000, 60, 100
+	const capacity, floods, burst = 2000, 30, 300
 	for family, name := range []string{"IPv4", "IPv6"} {
 		t.Run(name, func(t *testing.T) {
 			s := newStreet(t)
@@ -357,6 +357,7 @@ func TestGreedyPodTakesNothingFromOthers(t *testing.T) {
 			g := &guardian{
 				log: slog.New(slog.DiscardHandler), table: table,
 				limit: func(all []ruleset.Limit) { s.compiler.SetLimits(all); s.load() },
+				able:  nft.CanLimit,
 				whose: func(a netip.Addr) string {
 					var here []cni.Attachment
 					for _, at := range s.records {

@@ -63,6 +63,7 @@ func keeping(m *fakeConnections) (g *guardian, limited *[]ruleset.Limit, log *by
 	g = &guardian{
 		log: slog.New(slog.NewTextHandler(log, nil)), table: m,
 		limit: func(all []ruleset.Limit) { *limited = all },
+		able:  func() error { return nil },
 		whose: func(a netip.Addr) string { return podAt(a, here) },
 	}
 	g.SetNetwork(ruleset.Network{Node: "own", Nodes: []policy.Node{
@@ -142,6 +143,22 @@ func TestServerPays(t *testing.T) {
 		t.Errorf("limited %v, %d deleted", *limited, m.deleted)
 	}
 	if all := g.Problems(); len(all) != 1 || !strings.HasPrefix(all[0], "the pod at 10.244.2.6, of another node, answers 900") {
+		t.Errorf("problems %q", all)
+	}
+}
+
+// TestKernelWithoutLimits: what cannot be limited is not written, since the policies beside it would not be, either; connections
+// end all the same, and the problem says what is missing.
+func TestKernelWithoutLimits(t *testing.T) {
+	m := &fakeConnections{}
+	g, limited, _ := keeping(m)
+	g.able = func() error { return errors.New("no module nft_limit") }
+	m.open(900, "10.244.1.5", "203.0.113.1")
+	mustKeep(t, g.step(time.Now()))
+	if len(*limited) > 0 || m.deleted != 200 {
+		t.Errorf("limited %v, %d deleted", *limited, m.deleted)
+	}
+	if all := g.Problems(); len(all) != 2 || !strings.Contains(all[1], "no module nft_limit") {
 		t.Errorf("problems %q", all)
 	}
 }

@@ -21,8 +21,13 @@ func inConnections() []mistake {
 		},
 		{
 			name: "all that an address has ends, and that of others", file: "conntrack/kernel/table.go", tags: inKernel,
-			right: "if is == h.Address && len(names)", wrong: "if len(names)",
+			right: "if is == h.Address && len(names)", wrong: "if (is == h.Address || true) && len(names)",
 			pkg: "./conntrack/kernel", test: "TestOnlyTheirConnectionsEnd",
+		},
+		{
+			name: "a kernel without limits is asked for them", file: "cmd/kith-agent/connections.go",
+			right: "if g.unable == nil {", wrong: "if true {",
+			pkg: agent, test: "TestKernelWithoutLimits",
 		},
 		{
 			name: "nobody is limited", file: "cmd/kith-agent/connections.go", tags: inKernel,
