@@ -43,7 +43,8 @@ type guardian struct {
 	mu       sync.Mutex
 	network  ruleset.Network
 	problems []string
-	failed   string // what was logged last
+	gone     []netip.Addr // addresses whose pods ended since the last step
+	failed   string       // what was logged last
 }
 
 // watchConnections keeps room in the table.
@@ -107,6 +108,28 @@ func (g *guardian) SetNetwork(n ruleset.Network) {
 	g.network = n
 }
 
+// Forget says that the pods at these addresses are gone: no limit of theirs is for the next ones.
+func (g *guardian) Forget(addresses []netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = append(g.gone, addresses...)
+}
+
+// forget takes out who is gone.
+func (g *guardian) forget() {
+	g.mu.Lock()
+	gone := g.gone
+	g.gone = nil
+	g.mu.Unlock()
+	before := len(g.watch.Limited)
+	if before == 0 || len(gone) == 0 {
+		return
+	}
+	if g.watch = g.watch.Without(gone); len(g.watch.Limited) < before {
+		g.limit(limitsOf(g.watch.Limited, g.capacity))
+	}
+}
+
 // Problems says who is limited, and that the table is nearly full.
 func (g *guardian) Problems() []string {
 	g.mu.Lock()
@@ -121,6 +144,7 @@ func (g *guardian) step(now time.Time) error {
 		return err
 	}
 	g.capacity = capacity
+	g.forget()
 	switch g.watch.Due(count, capacity, now) {
 	case conntrack.Look:
 		return g.look(now)

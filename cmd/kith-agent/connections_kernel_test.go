@@ -51,7 +51,7 @@ func addressesOf(number byte) []netip.Addr {
 func newStreet(t testing.TB) *street {
 	t.Helper()
 	s := &street{TB: t, node: newPlace(t), compiler: ruleset.NewCompiler(), pods: map[string]*place{}, records: map[cni.Key]cni.Attachment{}}
-	s.ends = &endings{log: slog.New(slog.DiscardHandler), table: kernel.New("/proc/sys")}
+	s.ends = &endings{log: slog.New(slog.DiscardHandler), table: kernel.New("/proc/sys"), gone: func([]netip.Addr) {}}
 	mustDo(t, "forward", s.node.do(veth.New("/proc/sys").ForwardIPv4))
 	mustDo(t, "forward", s.node.do(veth.New("/proc/sys").ForwardIPv6))
 	mustDo(t, "set lo up", s.node.do(func() error {

@@ -111,6 +111,23 @@ func TestKeepsRoom(t *testing.T) {
 	}
 }
 
+// TestLimitEndsWithItsPod: the next pod at the address of one that was limited is not, though the table is not calm yet.
+func TestLimitEndsWithItsPod(t *testing.T) {
+	m, now := &fakeConnections{}, time.Now()
+	g, limited, _ := keeping(m)
+	m.open(450, "10.244.1.5", "203.0.113.1")
+	m.open(450, "10.244.1.7", "203.0.113.1")
+	mustKeep(t, g.step(now))
+	if len(*limited) != 2 {
+		t.Fatalf("limited %v", *limited)
+	}
+	g.Forget([]netip.Addr{netip.MustParseAddr("10.244.1.5")})
+	mustKeep(t, g.step(now.Add(time.Second)))
+	if len(*limited) != 1 || (*limited)[0].Address != netip.MustParseAddr("10.244.1.7") {
+		t.Errorf("limited %v", *limited)
+	}
+}
+
 // TestTableOfTheNode: where no pod holds too much, nobody is limited, and the problem says what to do.
 func TestTableOfTheNode(t *testing.T) {
 	m, now := &fakeConnections{}, time.Now()

@@ -30,6 +30,11 @@ func inConnections() []mistake {
 			pkg: agent, test: "TestKernelWithoutLimits",
 		},
 		{
+			name: "the next pod at an address is limited as the last one was", file: "cmd/kith-agent/connections.go",
+			right: "\tg.forget()\n", wrong: "",
+			pkg: agent, test: "TestLimitEndsWithItsPod",
+		},
+		{
 			name: "nobody is limited", file: "cmd/kith-agent/connections.go", tags: inKernel,
 			right: "g.limit(limitsOf(j.Limited, g.capacity))", wrong: "",
 			pkg: agent, test: "TestGreedyPodTakesNothingFromOthers/IPv4", says: "connections in a table for",
