@@ -3,6 +3,7 @@ package conntrack
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -199,6 +200,14 @@ func (w Watch) look(now time.Time) Step {
 // Looked is the watch after a look.
 func (w Watch) Looked(j Judgement, now time.Time) Watch {
 	return Watch{Limited: j.Limited, looked: now, cut: j.End}
+}
+
+// Without is the watch with nobody limited at these addresses: the next pod there has taken nothing yet.
+func (w Watch) Without(gone []netip.Addr) Watch {
+	w.Limited = slices.DeleteFunc(slices.Clone(w.Limited), func(x Excess) bool { return slices.Contains(gone, x.Address) })
+	w.cut = maps.Clone(w.cut)
+	maps.DeleteFunc(w.cut, func(h Holder, _ int) bool { return slices.Contains(gone, h.Address) })
+	return w
 }
 
 // again says whether who has too much was limited, or had too much a short time ago.

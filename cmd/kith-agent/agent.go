@@ -182,7 +182,6 @@ func newAgent(log *slog.Logger, cfg config.Config, procSys string) (*agent, erro
 	a.learner = newLearner(log, a.table.Pupil())
 	a.enforcer.listen, a.enforcer.remind = a.learner.listen, a.learner.remind
 	a.connections = kernel.New("/proc/sys")
-	a.enforcer.Update(func(c *ruleset.Compiler) { c.SetRate(cfg.Connections.NewPerSecond) })
 	a.hearsay = newHearsay(a.enforcer)
 	a.announcer = announce.New(cfg.Announce.Port, ruleset.Devices[:], a.hearsay.take)
 	return a, nil

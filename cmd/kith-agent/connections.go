@@ -12,6 +12,7 @@ import (
 	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/conntrack"
 	"github.com/kithnet/kith/conntrack/kernel"
+	"github.com/kithnet/kith/policy/nft"
 	"github.com/kithnet/kith/policy/ruleset"
 )
 
@@ -32,15 +33,18 @@ type guardian struct {
 	log   *slog.Logger
 	table connectionTable
 	limit func([]ruleset.Limit)   // in the kernel's rules
+	able  func() error            // says why the kernel cannot limit
 	whose func(netip.Addr) string // names the pod at an address
 
 	watch    conntrack.Watch
 	capacity int
+	unable   error // the kernel cannot limit
 
 	mu       sync.Mutex
 	network  ruleset.Network
 	problems []string
-	failed   string // what was logged last
+	gone     []netip.Addr // addresses whose pods ended since the last step
+	failed   string       // what was logged last
 }
 
 // watchConnections keeps room in the table.
@@ -48,7 +52,15 @@ func (a *agent) watchConnections(ctx context.Context) error {
 	g := &a.keeper
 	g.log, g.table = a.log, a.connections
 	g.limit = func(all []ruleset.Limit) { a.enforcer.Update(func(c *ruleset.Compiler) { c.SetLimits(all) }) }
+	g.able = nft.CanLimit
 	g.whose = func(addr netip.Addr) string { return podAt(addr, a.store.List()) }
+	if rate := a.cfg.Connections.NewPerSecond; rate > 0 {
+		if err := g.able(); err != nil {
+			g.log.Error("connections.newPerSecond is not kept", "error", err)
+		} else {
+			a.enforcer.Update(func(c *ruleset.Compiler) { c.SetRate(rate) })
+		}
+	}
 	return g.run(ctx)
 }
 
@@ -96,6 +108,28 @@ func (g *guardian) SetNetwork(n ruleset.Network) {
 	g.network = n
 }
 
+// Forget says that the pods at these addresses are gone: no limit of theirs is for the next ones.
+func (g *guardian) Forget(addresses []netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = append(g.gone, addresses...)
+}
+
+// forget takes out who is gone.
+func (g *guardian) forget() {
+	g.mu.Lock()
+	gone := g.gone
+	g.gone = nil
+	g.mu.Unlock()
+	before := len(g.watch.Limited)
+	if before == 0 || len(gone) == 0 {
+		return
+	}
+	if g.watch = g.watch.Without(gone); len(g.watch.Limited) < before {
+		g.limit(limitsOf(g.watch.Limited, g.capacity))
+	}
+}
+
 // Problems says who is limited, and that the table is nearly full.
 func (g *guardian) Problems() []string {
 	g.mu.Lock()
@@ -110,6 +144,7 @@ func (g *guardian) step(now time.Time) error {
 		return err
 	}
 	g.capacity = capacity
+	g.forget()
 	switch g.watch.Due(count, capacity, now) {
 	case conntrack.Look:
 		return g.look(now)
@@ -137,9 +172,14 @@ func (g *guardian) look(now time.Time) error {
 		return err
 	}
 	j := census.Judge(g.capacity, g.watch, now)
+	if len(j.Limited) > 0 {
+		g.unable = g.able()
+	}
 	g.tell(j)
 	g.watch = g.watch.Looked(j, now)
-	g.limit(limitsOf(j.Limited, g.capacity))
+	if g.unable == nil {
+		g.limit(limitsOf(j.Limited, g.capacity))
+	}
 	if len(j.End) == 0 {
 		return nil
 	}
@@ -218,6 +258,9 @@ func (g *guardian) tell(j conntrack.Judgement) {
 	}
 	if more := len(j.Limited) - mostNamed; more > 0 {
 		problems = append(problems, fmt.Sprintf("%d more pods hold too many connections", more))
+	}
+	if g.unable != nil {
+		problems = append(problems, fmt.Sprintf("new connections are not limited: %v", g.unable))
 	}
 	if len(j.Limited) == 0 {
 		problems = append(problems, fmt.Sprintf("more than %d %% of the %d connections that this node can track are there, and no pod holds too "+

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kithnet/kith/cni"
@@ -49,7 +51,7 @@ func addressesOf(number byte) []netip.Addr {
 func newStreet(t testing.TB) *street {
 	t.Helper()
 	s := &street{TB: t, node: newPlace(t), compiler: ruleset.NewCompiler(), pods: map[string]*place{}, records: map[cni.Key]cni.Attachment{}}
-	s.ends = &endings{log: slog.New(slog.DiscardHandler), table: kernel.New("/proc/sys")}
+	s.ends = &endings{log: slog.New(slog.DiscardHandler), table: kernel.New("/proc/sys"), gone: func([]netip.Addr) {}}
 	mustDo(t, "forward", s.node.do(veth.New("/proc/sys").ForwardIPv4))
 	mustDo(t, "forward", s.node.do(veth.New("/proc/sys").ForwardIPv6))
 	mustDo(t, "set lo up", s.node.do(func() error {
@@ -79,7 +81,75 @@ func newStreet(t testing.TB) *street {
 }
 
 func (s *street) network() ruleset.Network {
-	return ruleset.Network{Node: "own", Nodes: []policy.Node{{Name: "own", PodCIDRs: prefixes("10.244.1.0/24", "fd00:0:1::/64"), Mesh: addressesOf(1)}}}
+	return ruleset.Network{Node: "own", Nodes: []policy.Node{{Name: "own", PodCIDRs: prefixes("10.244.1.0/24", "fd00:0:1::/64"), Mesh: addressesOf(1)}}, NoMasquerade: prefixes("192.0.2.0/24", "2001:db8::/64")}
+}
+
+// outside is a machine on the underlay, which sees pods under their own addresses.
+func (s *street) outside() *place {
+	s.Helper()
+	p := newPlace(s.TB)
+	mustDo(s.TB, "lay the cable", s.node.do(func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out0"}, PeerName: "out0", PeerNamespace: netlink.NsFd(p.fd)})
+	}))
+	node, own := prefixes("192.0.2.1/32", "2001:db8::1/128"), prefixes("192.0.2.9/32", "2001:db8::9/128")
+	mustDo(s.TB, "connect the node", s.node.do(func() error { return connect(node, own, nil) }))
+	mustDo(s.TB, "connect it", p.do(func() error { return connect(own, node, prefixes("10.244.1.0/24", "fd00:0:1::/64")) }))
+	return p
+}
+
+// connect gives the end of the cable addresses, with routes to the other end, and to what is behind that.
+func connect(own, other, behind []netip.Prefix) error {
+	link, err := netlink.LinkByName("out0")
+	if err != nil {
+		return err
+	}
+	errs := []error{netlink.LinkSetUp(link)}
+	at := link.Attrs().Index
+	for i := range own {
+		errs = append(errs,
+			netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(own[i]), Flags: unix.IFA_F_NODAD}),
+			netlink.RouteReplace(&netlink.Route{LinkIndex: at, Dst: ipNet(other[i]), Scope: netlink.SCOPE_LINK}))
+		if behind != nil {
+			errs = append(errs, netlink.RouteReplace(&netlink.Route{LinkIndex: at, Dst: ipNet(behind[i]), Gw: other[i].Addr().AsSlice(), Flags: int(netlink.FLAG_ONLINK)}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// TestWhoAnswersPays for what comes from outside, and not for what pods open.
+func TestWhoAnswersPays(t *testing.T) {
+	for family, name := range []string{"IPv4", "IPv6"} {
+		t.Run(name, func(t *testing.T) {
+			const tries = 200
+			s := newStreet(t)
+			client, outside := s.add("client", 3), s.outside()
+			to := netip.AddrPortFrom(addressesOf(4)[family], 5000)
+			came := s.echo(s.add("server", 4), to)
+			from := netip.MustParseAddr([]string{"192.0.2.9", "2001:db8::9"}[family])
+			if !exchange(s.socket(outside, netip.AddrPortFrom(from, 9999)), to, hang) {
+				t.Fatal("the machine outside does not reach the pod")
+			}
+			s.compiler.SetLimits([]ruleset.Limit{{Address: to.Addr(), Side: ruleset.Answers, PerSecond: 2}})
+			s.load()
+			begin, before := time.Now(), came.Load()
+			mustDo(t, "open", outside.do(func() error {
+				for n := range tries {
+					if err := fling(netip.AddrPortFrom(from, uint16(10000+n)), to); err != nil {
+						return err
+					}
+				}
+				return nil
+			}))
+			for n := range 20 {
+				if !exchange(s.socket(client, netip.AddrPortFrom(addressesOf(3)[family], uint16(20000+n))), to, hang) {
+					t.Fatalf("a pod's connection %d is not opened", n)
+				}
+			}
+			if got, most := came.Load()-before-20, int64(2+2*time.Since(begin).Seconds()+1); got > most && most < tries {
+				t.Errorf("%d of %d connections from outside, at most %d", got, tries, most)
+			}
+		})
+	}
 }
 
 // load brings the kernel to what the compiler wants.
@@ -272,10 +342,10 @@ func (s smallTable) Fill() (int, int, error) {
 	return count, s.capacity, err
 }
 
-// TestGreedyPodTakesNothingFromOthers: a pod opens three times as many connections as the table can hold. It never holds
+// TestGreedyPodTakesNothingFromOthers: a pod opens several times as many connections as the table can hold. It never holds
 // so many that others find no room; all of a neighbour's and of the node's are opened, and none of them ends.
 func TestGreedyPodTakesNothingFromOthers(t *testing.T) {
-	const capacity, floods, burst = 2000, 60, 100
+	const capacity, floods, burst = 2000, 30, 300
 	for family, name := range []string{"IPv4", "IPv6"} {
 		t.Run(name, func(t *testing.T) {
 			s := newStreet(t)
@@ -287,6 +357,7 @@ func TestGreedyPodTakesNothingFromOthers(t *testing.T) {
 			g := &guardian{
 				log: slog.New(slog.DiscardHandler), table: table,
 				limit: func(all []ruleset.Limit) { s.compiler.SetLimits(all); s.load() },
+				able:  nft.CanLimit,
 				whose: func(a netip.Addr) string {
 					var here []cni.Attachment
 					for _, at := range s.records {
@@ -357,7 +428,7 @@ func fling(from, to netip.AddrPort) error {
 	return err
 }
 
-// TestRatePerPod: what a pod opens beyond its rate is dropped, and its neighbour opens all. A stream that nobody answers is
+// TestRatePerPod: what a pod opens beyond its rate, to other pods and to its node, is dropped, and its neighbour opens all. A stream that nobody answers is
 // one connection, however many packets it has.
 func TestRatePerPod(t *testing.T) {
 	for family, name := range []string{"IPv4", "IPv6"} {
@@ -381,8 +452,9 @@ func TestRatePerPod(t *testing.T) {
 			s.socket(busy, netip.AddrPortFrom(addressesOf(2)[family], 9999)) // its address is there
 			begin := time.Now()
 			mustDo(t, "open", busy.do(func() error {
+				node := netip.AddrPortFrom(addressesOf(1)[family], 5000)
 				for n := range tries {
-					if err := fling(netip.AddrPortFrom(addressesOf(2)[family], uint16(10000+n)), to); err != nil {
+					if err := fling(netip.AddrPortFrom(addressesOf(2)[family], uint16(10000+n)), []netip.AddrPort{to, node}[n%2]); err != nil {
 						return err
 					}
 				}

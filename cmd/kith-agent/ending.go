@@ -15,6 +15,7 @@ import (
 type endings struct {
 	log    *slog.Logger
 	table  kernel.Table
+	gone   func([]netip.Addr) // told whose connections ended
 	absent sync.Once
 }
 
@@ -26,6 +27,9 @@ func (e *endings) End(_ context.Context, addresses []netip.Addr) error {
 			e.log.Warn("connections of pods that are gone are not ended: load the kernel module nf_conntrack_netlink", "error", err)
 		})
 		return nil
+	}
+	if err == nil {
+		e.gone(addresses)
 	}
 	return err
 }

@@ -169,7 +169,7 @@ func ignoreEnd(ctx context.Context, err error) error {
 func (a *agent) serve(ctx context.Context) error {
 	deps := cni.Deps{
 		Addresses: a.store, Records: a.store, Links: a.links, Gate: a.gate(), MTU: a.mtu,
-		Connections: &endings{log: a.log, table: a.connections},
+		Connections: &endings{log: a.log, table: a.connections, gone: a.keeper.Forget},
 		Ready: func(context.Context) error {
 			if reasons := a.waitsFor(); len(reasons) > 0 {
 				return fmt.Errorf("%w: %s", cni.ErrUnavailable, strings.Join(reasons, "; "))
