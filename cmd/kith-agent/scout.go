@@ -40,7 +40,7 @@ func (a *agent) lookAround(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members(), a.device.Carries))
+	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU)))
 }
 
 // carrier knows the largest packet that this node lets out to an endpoint, and the largest that is said to arrive there.

@@ -92,6 +92,46 @@ func TestHonestICMPIsLookedAt(t *testing.T) {
 	transfer(t, a, b, podAddr(b.api.PodCIDRs[0]), 256<<10)
 }
 
+// TestOwnRoutesAreLimits holds that what a node's administrator, or a router's advertisement on its link, says of sizes is
+// a limit, and stays one below which no ICMP gets.
+func TestOwnRoutesAreLimits(t *testing.T) {
+	l := newLab(t, 1500)
+	n := l.addNode(overlay.IPv4)
+	n.do(func() {
+		addAddr(t, "eth0", netip.MustParsePrefix("fd00:31::1/64"))
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for to, mtu := range map[string]int{"172.31.0.9/32": 1400, "fd00:31::9/128": 1300} {
+			dst, err := netlink.ParseIPNet(to)
+			if err == nil {
+				err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, MTU: mtu})
+			}
+			if err != nil {
+				t.Errorf("add route to %s: %v", to, err)
+			}
+		}
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/mtu", []byte("1350"), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	carries := func(addr string) (limit, said int) {
+		n.do(func() {
+			var err error
+			if limit, said, err = n.dev.Carrier(9000)(netip.AddrPortFrom(netip.MustParseAddr(addr), 51820)); err != nil {
+				t.Error(err)
+			}
+		})
+		return limit, said
+	}
+	for addr, want := range map[string]int{"172.31.0.2": 1500, "172.31.0.9": 1400, "fd00:31::2": 1350, "fd00:31::9": 1300} {
+		if limit, said := carries(addr); limit != want || said != want {
+			t.Errorf("%s: %d bytes are let out, %d are said to arrive, want %d", addr, limit, said, want)
+		}
+	}
+}
+
 // tooBig is what a router says of a packet that it cannot pass on.
 type tooBig struct {
 	router netip.Addr
@@ -117,7 +157,7 @@ func (l *lab) forge(n, to *node, m tooBig) {
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		l.bridge.do(func() { l.inject(port, frame) })
 		said := 0
-		n.do(func() { _, said, _ = n.dev.Carries(endpoint) })
+		n.do(func() { _, said, _ = n.dev.Carrier(l.mtu)(endpoint) })
 		if said == m.mtu {
 			return
 		}

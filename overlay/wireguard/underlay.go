@@ -37,27 +37,31 @@ func UnderlayMTU(addr netip.Addr) (int, error) {
 // leastMTU is what every link of IPv6 carries. What is said to be less is not believed.
 const leastMTU = 1280
 
-// Carries returns the largest packet that this node lets out to an endpoint, and the largest that is said to arrive
-// there, by whomever.
+// Carrier returns what says of an endpoint the largest packet that this node lets out to it, and the largest that is said
+// to arrive there, by whomever. It looks at each link once: it is for one look at all endpoints. Where as much as is enough
+// is said to arrive, that much is let out.
 //
 // The kernel's WireGuard cuts its packets by what is said, and cannot be kept from it. Whole packets of that size cost less
 // than pieces: there it is a limit, too, down to the least.
-func (d *Device) Carries(endpoint netip.AddrPort) (limit, said int, err error) {
-	if limit, err = routeMTU(endpoint); err != nil {
-		return 0, 0, err
+func (d *Device) Carrier(enough int) func(endpoint netip.AddrPort) (limit, said int, err error) {
+	known := map[int]*net.Interface{}
+	return func(endpoint netip.AddrPort) (limit, said int, err error) {
+		if said, err = pathMTU(endpoint); err != nil || said >= enough {
+			return said, said, err
+		}
+		if limit, err = routeMTU(endpoint, known); err != nil {
+			return 0, 0, err
+		}
+		if d.mode == Kernel && said >= leastMTU {
+			limit = min(limit, said)
+		}
+		return limit, said, nil
 	}
-	if said, err = pathMTU(endpoint); err != nil {
-		return 0, 0, err
-	}
-	if d.mode == Kernel && said >= leastMTU {
-		limit = min(limit, said)
-	}
-	return limit, said, nil
 }
 
 // routeMTU returns the largest packet that this node's own links and routes let out to the endpoint. Nobody else has
 // a say in it.
-func routeMTU(endpoint netip.AddrPort) (int, error) {
+func routeMTU(endpoint netip.AddrPort, known map[int]*net.Interface) (int, error) {
 	addr := endpoint.Addr().Unmap()
 	routes, err := netlink.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
 	if err != nil {
@@ -65,11 +69,11 @@ func routeMTU(endpoint netip.AddrPort) (int, error) {
 	}
 	mtu := 0
 	for _, r := range routes {
-		links := []int{r.LinkIndex}
+		sizes := []int{r.MTU, linkMTU(r.LinkIndex, addr, known)}
 		for _, hop := range r.MultiPath {
-			links = append(links, hop.LinkIndex)
+			sizes = append(sizes, linkMTU(hop.LinkIndex, addr, known))
 		}
-		for _, n := range append(linkMTUs(links, addr), r.MTU) {
+		for _, n := range sizes {
 			if n > 0 && (mtu == 0 || n < mtu) {
 				mtu = n
 			}
@@ -81,24 +85,28 @@ func routeMTU(endpoint netip.AddrPort) (int, error) {
 	return mtu, nil
 }
 
-// linkMTUs are what the links carry, and what routers on them have advertised for IPv6.
-func linkMTUs(links []int, addr netip.Addr) []int {
-	var out []int
-	for _, index := range links {
-		link, err := net.InterfaceByIndex(index)
-		if err != nil {
-			continue
+// linkMTU is what a link carries, for IPv6 by what routers on it have advertised. Zero: there is no such link.
+func linkMTU(index int, addr netip.Addr, known map[int]*net.Interface) int {
+	link := known[index]
+	if link == nil {
+		var err error
+		if link, err = net.InterfaceByIndex(index); err != nil {
+			return 0
 		}
-		out = append(out, link.MTU)
-		if !addr.Is6() {
-			continue
-		}
-		if text, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", link.Name, "mtu")); err == nil {
-			advertised, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-			out = append(out, advertised)
-		}
+		known[index] = link
 	}
-	return out
+	if !addr.Is6() {
+		return link.MTU
+	}
+	text, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", link.Name, "mtu"))
+	if err != nil {
+		return link.MTU
+	}
+	advertised, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return link.MTU
+	}
+	return min(link.MTU, advertised)
 }
 
 // pathMTU returns the largest packet that the kernel believes to reach the endpoint: that of its route, or what anybody

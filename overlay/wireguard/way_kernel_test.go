@@ -53,7 +53,7 @@ func (n *node) follow() {
 			received[p.Key] = p.ReceivedBytes
 		}
 		for i, p := range mesh.Lanes[0].Peers {
-			limit, said, err := n.dev.Carries(p.Endpoint)
+			limit, said, err := n.dev.Carrier(n.lab.mtu)(p.Endpoint)
 			if err != nil {
 				n.lab.tb.Errorf("%s: %v", n.api.Name, err)
 			}

@@ -135,9 +135,9 @@ func inSizes() []mistake {
 			pkg: "./overlay/wireguard", test: "TestForgedICMPIsNoLimit/ipv4_from_192.0.2.99", says: "the way is taken for 576",
 		},
 		{
-			name: "wireguard-go believes what ICMP says", file: "overlay/wireguard/userspace/serve.go", tags: inKernel,
+			name: "wireguard-go believes what ICMP says", file: "overlay/wireguard/userspace/serve.go",
 			right: "\tall.Go(func() { keepWhole(ctx, log) })\n", wrong: "",
-			pkg: "./overlay/wireguard", test: "TestForgedICMPIsNoLimit/ipv4_from_192.0.2.99",
+			pkg: "./overlay/wireguard/userspace", test: "TestSocketsSendWhole", says: "udp4: discovers sizes by",
 		},
 		{
 			name: "sockets that cut packets over IPv6", file: "overlay/wireguard/userspace/sockets.go",

@@ -1,6 +1,8 @@
 package userspace
 
 import (
+	"context"
+	"log/slog"
 	"net"
 	"testing"
 
@@ -15,9 +17,10 @@ func TestSocketsSendWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := sendWhole(); err != nil {
-			t.Error(err)
-		}
+		// At its end, too, it has looked once.
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		Run(ctx, nil, slog.New(slog.DiscardHandler))
 		level, option, want := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
 		if network == "udp6" {
 			level, option, want = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
