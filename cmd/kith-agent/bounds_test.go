@@ -56,6 +56,7 @@ func grantingAgent(t *testing.T, nodes ...*corev1.Node) *agent {
 		bounds: &bounds{log: log, node: "n1", told: map[overlay.Problem]bool{}}, enforcer: newEnforcer(log, nil), screen: newScreen(),
 		networked: make(chan struct{}, 1), memorable: make(chan struct{}, 1), meshed: make(chan struct{}),
 	}
+	a.order = newOrder(log, a.enforcer, a.screen, orderSources{}, func() int { return 1 })
 	a.bounds.learn(overlaykube.Cluster{Services: prefixes("10.96.0.0/12"), Servers: addrs("192.0.2.10")})
 	a.known = newKnownNodes(live, nil, a.bounds.Get)
 	ctx, cancel := context.WithCancel(t.Context())

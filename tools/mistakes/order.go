@@ -45,6 +45,11 @@ func inOrder() []mistake {
 			pkg: pkg, test: "TestLabelChurnIsBounded",
 		},
 		{
+			name: "a pod that changes all the time is held for ever", file: "cmd/kith-agent/order.go",
+			right: "o.held[k] = c\n", wrong: "o.held[k] = c\n\tdelete(o.asked, k)\n",
+			pkg: pkg, test: "TestChurningPodIsNotHeldForEver",
+		},
+		{
 			name: "a large change cuts up all others", file: "policy/nft/prefill.go",
 			right: "apart[set] = true", wrong: "apart[set] = len(set) == 0",
 			pkg: "./policy/nft", test: "TestLargeChangesCutNobodyElse", tags: inKernel,
