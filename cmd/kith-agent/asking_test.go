@@ -75,6 +75,31 @@ func TestLabelChurnIsBounded(t *testing.T) {
 	}
 }
 
+// TestChurningPodIsNotHeldForEver: who changes a label of his pod all the time does not keep another label from it.
+func TestChurningPodIsNotHeldForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		source := counting{&asked, func(ctx context.Context) error { time.Sleep(20 * time.Millisecond); return nil }}
+		o, e := running(t, orderSources{source, source, source}, 1)
+		for i := range 1000 {
+			o.mu.Lock()
+			p := identity.Pod{Namespace: "shop", Name: "p", UID: "u", Labels: map[string]string{"quarantine": "1", "n": fmt.Sprint(i)}}
+			o.hold(p.Key(), heldChange{pod: &p})
+			o.mu.Unlock()
+			time.Sleep(time.Millisecond)
+		}
+		known := make(chan bool, 1)
+		e.Update(func(c *ruleset.Compiler) {
+			_, ok := c.Known(identity.PodKey{Namespace: "shop", Name: "p"})
+			known <- ok
+		})
+		if !<-known {
+			t.Error("the pod has none of its labels after a second")
+		}
+		time.Sleep(time.Minute) // until all is asked
+	})
+}
+
 // TestNobodyWaitsForAnothersAnswer: where one question has no answer, changes that need others take effect, and after the
 // limit all do, which is said.
 func TestNobodyWaitsForAnothersAnswer(t *testing.T) {

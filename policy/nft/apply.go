@@ -12,8 +12,8 @@ import (
 // errUnread is what Apply says when it does not know the table: at first, and after an error.
 var errUnread = errors.New("the table must be read first")
 
-// Apply writes a transaction: at once if it fits one batch, or would without its new sets, which then come before it;
-// else in the order of stages. An empty one writes nothing. After an error nothing, or of a cut transaction a part, has
+// Apply writes a transaction: at once if it fits one batch, or would without its new sets, which then come before it, and
+// without the sets of chains in which most changes; else in the order of stages. An empty one writes nothing. After an error nothing, or of a cut transaction a part, has
 // been written: read, compare, apply again.
 func (t *Table) Apply(ctx context.Context, tx ruleset.Transaction) error {
 	if tx.Empty() {
@@ -49,14 +49,10 @@ func (t *Table) apply(ctx context.Context, tx ruleset.Transaction) error {
 		return w.whole(ctx, tx)
 	}
 	// A table that is replaced must begin with the chains that close it.
-	if first, rest := prefill(tx); !t.replace && sizeOf(rest) <= t.limit {
-		if err := w.stage(ctx, first); err != nil {
-			return err
+	if !t.replace {
+		if parts, ok := apart(tx, t.sets, t.limit); ok {
+			return w.parts(ctx, parts)
 		}
-		if err := w.flush(ctx); err != nil {
-			return err
-		}
-		return w.whole(ctx, rest)
 	}
 	for _, s := range stages(tx, t.sets) {
 		if err := w.stage(ctx, s); err != nil {
@@ -89,6 +85,25 @@ func (w *writer) whole(ctx context.Context, tx ruleset.Transaction) error {
 		s.changes = append(s.changes, change{ElementChange: e})
 	}
 	if err := w.stage(ctx, s); err != nil {
+		return err
+	}
+	return w.flush(ctx)
+}
+
+// parts writes what is apart from a transaction before and after it.
+func (w *writer) parts(ctx context.Context, p parts) error {
+	for _, s := range p.before {
+		if err := w.stage(ctx, s); err != nil {
+			return err
+		}
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if err := w.whole(ctx, p.tx); err != nil {
+		return err
+	}
+	if err := w.stage(ctx, p.after); err != nil {
 		return err
 	}
 	return w.flush(ctx)

@@ -79,4 +79,17 @@ func (c ElementChange) Restrains() bool {
 	return strings.Contains(c.Set, "_"+actionName(policy.Deny)+"_") || strings.Contains(c.Set, "_"+actionName(policy.Pass)+"_")
 }
 
+// Decides says that the set is one chain's, whose rules accept or deny what is in it: they never pass it on.
+func (s SetSpec) Decides() bool {
+	if strings.Contains(s.Name, "_"+actionName(policy.Pass)+"_") {
+		return false
+	}
+	for _, title := range [...]string{"in_", "eg_", "admin_in_", "admin_eg_", "baseline_in_", "baseline_eg_"} {
+		if strings.HasPrefix(s.Name, title) {
+			return true
+		}
+	}
+	return false
+}
+
 func actionName(a policy.Action) string { return [...]string{"accept", "deny", "pass"}[a] }

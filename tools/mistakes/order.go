@@ -17,7 +17,7 @@ func inOrder() []mistake {
 		{
 			name: "a peer that is denied no longer waits for nobody", file: "policy/ruleset/stake.go",
 			right: "add(before, now)", wrong: "add(now, before)",
-			pkg: "./policy/ruleset/walk", test: "TestNothingIsAtStake",
+			pkg: "./policy/ruleset/walk", test: "TestWhoIsDeniedNoLongerIsAtStake",
 		},
 		{
 			name: "a subject's new labels wait for nobody", file: "policy/ruleset/stake.go",
@@ -43,6 +43,21 @@ func inOrder() []mistake {
 			name: "a question for every change", file: "cmd/kith-agent/asking.go",
 			right: "time.Duration(len(now.questions))*perQuestion", wrong: "0*perQuestion",
 			pkg: pkg, test: "TestLabelChurnIsBounded",
+		},
+		{
+			name: "a pod that changes all the time is held for ever", file: "cmd/kith-agent/order.go",
+			right: "o.held[k] = c\n", wrong: "o.held[k] = c\n\tdelete(o.asked, k)\n",
+			pkg: pkg, test: "TestChurningPodIsNotHeldForEver",
+		},
+		{
+			name: "a large change cuts up all others", file: "policy/nft/prefill.go",
+			right: "apart[set] = true", wrong: "apart[set] = len(set) == 0",
+			pkg: "./policy/nft", test: "TestLargeChangesCutNobodyElse", tags: inKernel,
+		},
+		{
+			name: "what a large change allows comes before the rest", file: "policy/nft/prefill.go",
+			right: "after.changes = append(after.changes, c)\n\t\t\t}\n\t\t}\n\t\treturn apart[e.Set]\n\t})\n\treturn before", wrong: "before.changes = append(before.changes, c)\n\t\t\t}\n\t\t}\n\t\treturn apart[e.Set]\n\t})\n\treturn before",
+			pkg: "./policy/nft", test: "TestLargeChangesCutNobodyElse", tags: inKernel,
 		},
 	}
 }

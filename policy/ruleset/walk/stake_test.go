@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/random"
@@ -94,6 +96,27 @@ func TestStakeNamesTheNamespaces(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestWhoIsDeniedNoLongerIsAtStake: a pod leaves what a policy denies, and joins nothing.
+func TestWhoIsDeniedNoLongerIsAtStake(t *testing.T) {
+	denied := policy.Peer{Namespaces: labels.Everything(), Pods: labels.SelectorFromSet(labels.Set{"z": "1"})}
+	node := policy.Node{Name: "n1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}
+	c := policy.Cluster{
+		Nodes: []policy.Node{node}, Namespaces: []identity.Namespace{{Name: "a"}},
+		Pods: []identity.Pod{
+			{Namespace: "a", Name: "subject", UID: "1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.7")}},
+			{Namespace: "a", Name: "peer", UID: "2", Labels: map[string]string{"z": "1"}},
+		},
+		Policies: []policy.Policy{{
+			Tier: policy.Admin, Name: "p", Namespaces: labels.Everything(), Subject: labels.Everything(),
+			Ingress: &policy.Rules{{Action: policy.Deny, Peers: []policy.Peer{denied}, AllPorts: true}},
+		}},
+	}
+	compiler := ruleset.CompilerOf(Input(c, node.Name))
+	if _, at := compiler.PodStake(identity.Pod{Namespace: "a", Name: "peer", UID: "2"}); !at {
+		t.Error("nothing is at stake")
 	}
 }
 
