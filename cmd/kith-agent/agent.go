@@ -25,6 +25,7 @@ import (
 	"github.com/kithnet/kith/cni/veth"
 	"github.com/kithnet/kith/conntrack/kernel"
 	"github.com/kithnet/kith/deploy"
+	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/identity/announce"
 	identitykube "github.com/kithnet/kith/identity/kube"
 	"github.com/kithnet/kith/overlay"
@@ -293,11 +294,25 @@ func (a *agent) close() {
 }
 
 func (a *agent) podsChanged(c identitykube.PodChange) {
-	a.enforcer.Update(func(r *ruleset.Compiler) { a.order.pods(c, r) })
+	a.enforcer.Put(changed(c, identity.Pod.Key), func(r *ruleset.Compiler) { a.order.pods(c, r) })
+}
+
+// everyOf is all objects of a kind.
+type everyOf[T any] struct{}
+
+// changed is what a change is of: one object, or all of a kind.
+func changed[T any, K comparable](c identitykube.Change[T, K], key func(T) K) any {
+	switch {
+	case c.All:
+		return everyOf[T]{}
+	case len(c.Delete) > 0:
+		return c.Delete[0]
+	}
+	return key(c.Put[0])
 }
 
 func (a *agent) namespacesChanged(c identitykube.NamespaceChange) {
-	a.enforcer.Update(func(r *ruleset.Compiler) { a.order.namespaces(c, r) })
+	a.enforcer.Put(changed(c, func(n identity.Namespace) string { return n.Name }), func(r *ruleset.Compiler) { a.order.namespaces(c, r) })
 }
 
 func (a *agent) policyChanged(c policykube.Change) {
@@ -305,7 +320,7 @@ func (a *agent) policyChanged(c policykube.Change) {
 	for _, p := range a.problems.replace(c.Name, c.Problems) {
 		a.log.Warn("policy has a problem: its pods stay isolated and the part at fault allows nothing", "error", p)
 	}
-	a.enforcer.Update(func(r *ruleset.Compiler) {
+	a.enforcer.Put(c.Name, func(r *ruleset.Compiler) {
 		a.decrees.take(c)
 		if c.Put == nil {
 			r.DeletePolicy(c.Name)

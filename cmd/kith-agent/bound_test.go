@@ -28,8 +28,7 @@ func TestPolicyTooLargeCloses(t *testing.T) {
 	if len(problems) != 1 || !strings.Contains(problems[0], "shop/large: spec.ingress[0]") {
 		t.Errorf("problems: %v", problems)
 	}
-	u := <-a.enforcer.updates
-	u.change(a.enforcer.compiler)
+	a.enforcer.inbox.drain(a.enforcer.compiler)
 	putInput(a.enforcer.compiler)
 	putPod(a.enforcer.compiler)
 	a.enforcer.compiler.PutAttachment(attachment(testAttachment))

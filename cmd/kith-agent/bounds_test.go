@@ -210,9 +210,12 @@ func TestStatusOfAnothersAddress(t *testing.T) {
 				a.nodesChanged(a.known.List())
 			}
 			c := ruleset.NewCompiler()
-			for range len(pods) + 1 {
-				u := <-a.enforcer.updates
-				u.change(c)
+			if nodesFirst {
+				(<-a.enforcer.updates).change(c)
+			}
+			a.enforcer.inbox.drain(c)
+			if !nodesFirst {
+				(<-a.enforcer.updates).change(c)
 			}
 			for address, claimed := range map[string]bool{"10.244.2.5": true, "10.244.2.6": false, "10.244.1.7": false} {
 				mine := ruleset.Attachment{Pod: identity.PodKey{Namespace: "a", Name: "mine"}, Addresses: addrs(address)}

@@ -36,6 +36,8 @@ type enforcer struct {
 	log      *slog.Logger
 	table    table
 	updates  chan update
+	inbox    inbox                                        // what became of objects of the API
+	woken    chan struct{}                                // signals that there is something in the inbox
 	foreign  <-chan struct{}                              // somebody else changed the table
 	complete chan struct{}                                // closed when the compiler has had all input once
 	moved    func()                                       // told after each attempt to write
@@ -68,13 +70,20 @@ const (
 func newEnforcer(log *slog.Logger, t table) *enforcer {
 	return &enforcer{
 		log: log, table: t, complete: make(chan struct{}),
-		updates: make(chan update, batch), compiler: ruleset.NewCompiler(), moved: func() {},
+		updates: make(chan update, batch), woken: make(chan struct{}, 1), compiler: ruleset.NewCompiler(), moved: func() {},
 		listen: func(map[netip.Addr]ruleset.Listener) {}, remind: func(context.Context, func(string) bool) {},
 	}
 }
 
 // Update hands in a change of the input and returns at once, unless the queue is full.
 func (e *enforcer) Update(change func(*ruleset.Compiler)) { e.updates <- update{change: change} }
+
+// Put hands in what became of an object of the API, for what was handed in of it before and not taken yet. It returns at
+// once.
+func (e *enforcer) Put(object any, change func(*ruleset.Compiler)) {
+	e.inbox.put(object, change)
+	nudge(e.woken)
+}
 
 // Complete says that with the updates handed in so far the input is complete. It is called once. It goes through the
 // same queue as they do: an incomplete input must never be written.
@@ -115,6 +124,8 @@ func (e *enforcer) run(ctx context.Context) error {
 			return nil
 		case u := <-e.updates:
 			e.take(u)
+		case <-e.woken:
+			e.take(update{change: func(*ruleset.Compiler) {}})
 		case _, open := <-e.foreign:
 			if !open && ctx.Err() == nil {
 				return errors.New("the kernel's notices about the table ended")
@@ -175,9 +186,11 @@ func (e *enforcer) hold(ctx context.Context) error {
 	return nil
 }
 
-// take applies an update and those that queue behind it.
+// take applies an update and those that queue behind it, each with what is in the inbox: who waits for an update may count on
+// what was handed in before.
 func (e *enforcer) take(u update) {
 	for n := 1; ; n++ {
+		e.inbox.drain(e.compiler)
 		u.change(e.compiler)
 		if u.last {
 			e.unknown, e.found = true, ruleset.Ruleset{}

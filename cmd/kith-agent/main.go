@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/kithnet/kith/cmd/kith-agent/config"
@@ -58,12 +59,25 @@ func command(ctx context.Context, args []string) error {
 	}
 	switch name {
 	case "":
+		if err := limitHeap(); err != nil {
+			return err
+		}
 		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 		return run(ctx, log, cfg, *procSys)
 	case "install-cni":
 		return installCNI(cfg)
 	}
 	return fmt.Errorf("unknown command %q: there are install-cni and version; none runs the agent", name)
+}
+
+// limitHeap keeps the heap below the container's memory limit, unless GOMEMLIMIT says otherwise: garbage is collected before
+// the kernel ends the agent.
+func limitHeap() error {
+	limit, err := config.HeapLimit(os.Getenv(config.MemoryVariable))
+	if err == nil && limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+	return err
 }
 
 func readConfig(file string) (config.Config, error) {

@@ -53,8 +53,12 @@ type options struct {
 
 func run(ctx context.Context, o options, log *slog.Logger) error {
 	if o.carry {
+		limit, err := config.HeapLimit(os.Getenv(config.MemoryVariable))
+		if err != nil {
+			return err
+		}
 		if os.Getenv("GOMEMLIMIT") == "" {
-			debug.SetMemoryLimit(memoryLimit)
+			debug.SetMemoryLimit(heapLimit(limit))
 		}
 		userspace.Run(ctx, o.devices, log)
 		return nil
@@ -74,6 +78,14 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	supervise(ctx, carrier, log)
 	return nil
+}
+
+// heapLimit is memoryLimit, or less where the container has less.
+func heapLimit(container int64) int64 {
+	if container > 0 {
+		return min(memoryLimit, container)
+	}
+	return memoryLimit
 }
 
 // implementation is by the word given, else the file's, else what the kernel has.

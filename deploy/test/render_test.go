@@ -201,6 +201,27 @@ func TestChartRefusesUnknownValues(t *testing.T) {
 	}
 }
 
+// TestContainersKnowTheirMemory: each container that runs on has a memory limit, and is told it: a heap that does not know of it
+// grows until the kernel ends the process.
+func TestContainersKnowTheirMemory(t *testing.T) {
+	spec := objects(t, read(t, manifest))["DaemonSet kith-system/kith"].(map[string]any)["spec"].(map[string]any)
+	containers := spec["template"].(map[string]any)["spec"].(map[string]any)["containers"].([]any)
+	for _, c := range containers {
+		container := c.(map[string]any)
+		limits, _ := container["resources"].(map[string]any)["limits"].(map[string]any)
+		if limits["memory"] == nil {
+			t.Errorf("container %s has no memory limit", container["name"])
+		}
+		told := fmt.Sprint(container["env"])
+		if want := fmt.Sprintf("map[containerName:%s resource:limits.memory]", container["name"]); !strings.Contains(told, want) {
+			t.Errorf("container %s is not told its memory limit: %s", container["name"], told)
+		}
+	}
+	if len(containers) != 2 {
+		t.Errorf("%d containers", len(containers))
+	}
+}
+
 // TestImageByDigest: who names the image's digest gets that image in every container, and no other by the same tag.
 func TestImageByDigest(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0f", 32)

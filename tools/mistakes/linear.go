@@ -82,6 +82,16 @@ func inOrderAndBound() []mistake {
 			pkg: "./policy/kube", test: "TestRulesAreBounded", says: "rules are kept",
 		},
 		{
+			name: "every version of an object waits", file: "cmd/kith-agent/inbox.go",
+			right: "if len(b.changes) > 2*len(b.last)+batch {", wrong: "if false {",
+			pkg: "./cmd/kith-agent", test: "TestInboxForgets", says: "are kept of one object",
+		},
+		{
+			name: "a pod opens without what was handed in before its ADD went on", file: "cmd/kith-agent/enforcer.go",
+			right: "e.inbox.drain(e.compiler)", wrong: "",
+			pkg: "./cmd/kith-agent", test: "TestAwaitSeesWhatWasHandedInBefore",
+		},
+		{
 			name: "the bound is not asked", file: "cmd/kith-agent/agent.go",
 			right: "c = c.Bounded(a.cfg.Policy.MaxElements)", wrong: "",
 			pkg: "./cmd/kith-agent", test: "TestPolicyTooLargeCloses",
