@@ -15,12 +15,18 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
+func orderedAgent(log *slog.Logger) *agent {
+	a := &agent{log: log, screen: newScreen(), enforcer: newEnforcer(log, nil)}
+	a.order = newOrder(log, a.enforcer, a.screen, orderSources{}, func() int { return 1 })
+	return a
+}
+
 // TestChurnHoldsNobodyUp: while the kernel is written, a pod may change its labels, and a policy its rules, any number of
 // times: the watches go on, and of each object one change waits.
 func TestChurnHoldsNobodyUp(t *testing.T) {
 	const times = 3 * batch
 	log := slog.New(slog.DiscardHandler)
-	a := &agent{log: log, screen: newScreen(), enforcer: newEnforcer(log, nil)} // an enforcer that is busy with something else
+	a := orderedAgent(log) // its enforcer is busy with something else
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -60,7 +66,7 @@ func TestInboxForgets(t *testing.T) {
 // TestTheLastOfAll: a list of all pods does not undo what came after it, nor does what came before it undo the list.
 func TestTheLastOfAll(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
-	a := &agent{log: log, screen: newScreen(), enforcer: newEnforcer(log, nil)}
+	a := orderedAgent(log)
 	pod := func(name, uid string) identity.Pod { return identity.Pod{Namespace: "shop", Name: name, UID: uid} }
 	a.podsChanged(identitykube.PodChange{Put: []identity.Pod{pod("a", "1")}})
 	a.podsChanged(identitykube.PodChange{Put: []identity.Pod{pod("b", "1")}})
