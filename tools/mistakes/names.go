@@ -26,7 +26,7 @@ func inNames() []mistake {
 		},
 		{
 			name: "answers are held for as long as it takes", file: folder + "tap.go", tags: inKernel,
-			right: "t.queue.overdue(now.Add(-t.patience))", wrong: "t.queue.overdue(time.Time{})",
+			right: "t.queue.overdue(now.Add(-t.patience))", wrong: "t.queue.overdue(now.Add(-t.patience - time.Hour))",
 			pkg: pkg, test: "TestHeldAnswersGoOn/nobody_is_done_hearing_it",
 		},
 		{

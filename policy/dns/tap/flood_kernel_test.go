@@ -271,8 +271,9 @@ func TestHeldAnswersGoOn(t *testing.T) {
 		tap.patience = patience
 		l.run(tap)
 		must(t, tap.Listen(audience()))
-		l.ask(serverAddresses[0])
-		l.ask(serverAddresses[0])
+		if l.ask(serverAddresses[0]); !t.Failed() {
+			l.ask(serverAddresses[0])
+		}
 	})
 	t.Run("the tap is closed", func(t *testing.T) {
 		l := newLab(t)
@@ -294,7 +295,7 @@ func TestHeldAnswersGoOn(t *testing.T) {
 		must(t, err)
 		tap.take(answers)
 		must(t, tap.Close())
-		if _, err := read(t, c, time.Minute); err != nil {
+		if _, err := read(t, c, 20*time.Second); err != nil {
 			t.Errorf("what waited is lost: %v", err)
 		}
 	})
@@ -305,7 +306,9 @@ func TestHeldAnswersGoOn(t *testing.T) {
 		tap.table.lasts = listensFor
 		defer tap.Close()
 		must(t, tap.Listen(audience()))
-		l.ask(serverAddresses[0]) // nobody has ever read
+		if l.ask(serverAddresses[0]); t.Failed() { // nobody has ever read
+			return
+		}
 		must(t, tap.table.prove())
 		c := l.dial("udp", serverAddresses[0])
 		for end := time.Now().Add(time.Minute); ; {
@@ -376,6 +379,7 @@ func TestEmptyAnswersDoNotWait(t *testing.T) {
 			}
 		}()
 	})
-	l.ask(serverAddresses[0])
-	l.ask(serverAddresses[0])
+	if l.ask(serverAddresses[0]); !t.Failed() {
+		l.ask(serverAddresses[0])
+	}
 }
