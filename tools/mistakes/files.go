@@ -15,7 +15,7 @@ func inFiles() []mistake {
 		},
 		{
 			name: "a policy behind a forgotten --- is lost", file: "cmd/kith/manifest/unique.go",
-			right: "twice && key.Kind == yaml.ScalarNode {", wrong: "twice && key.Kind == yaml.ScalarNode && field != \"\" {",
+			right: "twice && key.Kind == yaml.ScalarNode {", wrong: "twice && key.Kind == yaml.ScalarNode && up != nil {",
 			pkg: "./cmd/kith/manifest", test: "TestAllMistakes",
 		},
 		{

@@ -198,14 +198,18 @@ func (d *decoder) scalar(field string, node *yaml.Node, to reflect.Value) {
 
 // tagOf is the type of a scalar as Kubernetes' tools read it: by YAML 1.1, where an unquoted yes is true.
 func tagOf(node *yaml.Node) string {
-	if node.Kind == yaml.ScalarNode && node.Tag == "!!str" && node.Style == 0 && slices.Contains(oldBooleans(), node.Value) {
+	if node.Kind == yaml.ScalarNode && node.Tag == "!!str" && node.Style == 0 && isOldBoolean(node.Value) {
 		return "!!bool"
 	}
 	return node.Tag
 }
 
-func oldBooleans() []string {
-	return []string{"y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF"}
+func isOldBoolean(s string) bool {
+	switch s {
+	case "y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF":
+		return true
+	}
+	return false
 }
 
 func truth(s string) bool {

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -37,6 +38,7 @@ type reader struct {
 	mistakes   []error
 	fields     map[reflect.Type]map[string][]int
 	seen       map[string]seenObject // by objectKey
+	seed       maphash.Seed          // of the objects' digests
 	again      int                   // objects that were there before, the same to the letter
 	idleRules  []string              // directions of policies that have rules and are left out of their types
 	cluster    policy.Cluster
@@ -53,7 +55,7 @@ type reader struct {
 
 func newReader(namespace string) *reader {
 	return &reader{
-		home: namespace, fields: map[reflect.Type]map[string][]int{}, seen: map[string]seenObject{}, scaled: map[string]bool{},
+		home: namespace, fields: map[reflect.Type]map[string][]int{}, seed: maphash.MakeSeed(), seen: map[string]seenObject{}, scaled: map[string]bool{},
 		passedOver: map[string]int{}, newer: map[string]string{},
 	}
 }
@@ -248,7 +250,7 @@ func (r *reader) metadata(at place, kind string, o metav1.Object, since int) (ag
 		r.fail(at, "metadata.namespace", problems[0])
 	}
 	r.labels(at, o.GetLabels())
-	here := seenObject{where: fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line), digest: digest(at.node)}
+	here := seenObject{where: fmt.Sprintf("%s:%d", at.file, at.before+at.node.Line), digest: digest(r.seed, at.node)}
 	key := objectKey(kind, o.GetNamespace(), o.GetName())
 	first, twice := r.seen[key]
 	switch {

@@ -1,10 +1,8 @@
 package manifest
 
 import (
-	"crypto/sha256"
 	"fmt"
-	"hash"
-	"io"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 
@@ -62,38 +60,21 @@ func (r *reader) strictPrefix(at place, field, s string) netip.Prefix {
 // seenObject is where an object stands, and what is in it.
 type seenObject struct {
 	where  string
-	digest [sha256.Size]byte
+	digest uint64
 }
 
-// digest is that of an object as it is written, whatever its order and its layout.
-func digest(node *yaml.Node) (sum [sha256.Size]byte) {
-	h := sha256.New()
-	addNode(h, node)
-	h.Sum(sum[:0])
-	return sum
-}
-
-func addNode(h hash.Hash, node *yaml.Node) {
-	if node.Kind == yaml.AliasNode {
-		// Not followed: a small text can stand for a very large one.
-		_, _ = fmt.Fprintf(h, "alias %s\n", node.Value)
-		return
-	}
-	_, _ = fmt.Fprintf(h, "%d %s %d\n", node.Kind, node.Tag, len(node.Content))
+// digest is that of an object as it is written, whatever its order and its layout. Aliases are not followed: a small text
+// can stand for a very large one.
+func digest(seed maphash.Seed, node *yaml.Node) uint64 {
+	sum := maphash.Comparable(seed, [2]string{node.Tag, node.Value})
 	if node.Kind != yaml.MappingNode {
-		_, _ = fmt.Fprintf(h, "%q\n", node.Value)
 		for _, n := range node.Content {
-			addNode(h, n)
+			sum = maphash.Comparable(seed, [2]uint64{sum, digest(seed, n)})
 		}
-		return
+		return sum
 	}
-	sums := make([]string, 0, len(node.Content)/2)
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		key, value := digest(node.Content[i]), digest(node.Content[i+1])
-		sums = append(sums, string(key[:])+string(value[:]))
+		sum += maphash.Comparable(seed, [2]uint64{digest(seed, node.Content[i]), digest(seed, node.Content[i+1])})
 	}
-	slices.Sort(sums)
-	for _, s := range sums {
-		_, _ = io.WriteString(h, s)
-	}
+	return sum
 }

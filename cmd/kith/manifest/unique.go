@@ -11,16 +11,33 @@ import (
 // unique refuses keys that a mapping gives twice, of whatever kind the object is: behind a forgotten --- the keys of the
 // next object follow, and YAML's readers keep the last of each in silence. The objects of a list are looked at alone.
 func (r *reader) unique(at place, list *yaml.Node) {
-	r.uniqueBelow(at, "", at.node, list)
+	r.uniqueBelow(at, nil, at.node, list)
 }
 
-func (r *reader) uniqueBelow(at place, field string, node, except *yaml.Node) {
+// way is the way to a field, from its end; it is written out only where there is a mistake.
+type way struct {
+	up    *way
+	key   string // of a mapping
+	index int    // in a list, if there is no key
+}
+
+func (w *way) String() string {
+	switch {
+	case w == nil:
+		return ""
+	case w.key == "":
+		return fmt.Sprintf("%s[%d]", w.up, w.index)
+	}
+	return strings.TrimPrefix(w.up.String()+"."+w.key, ".")
+}
+
+func (r *reader) uniqueBelow(at place, up *way, node, except *yaml.Node) {
 	if node == except {
 		return
 	}
 	if node.Kind == yaml.SequenceNode {
 		for i, n := range node.Content {
-			r.uniqueBelow(at, fmt.Sprintf("%s[%d]", field, i), n, except)
+			r.uniqueBelow(at, &way{up: up, index: i}, n, except)
 		}
 	}
 	if node.Kind != yaml.MappingNode {
@@ -30,13 +47,15 @@ func (r *reader) uniqueBelow(at place, field string, node, except *yaml.Node) {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := follow(node.Content[i]), node.Content[i+1]
 		name := keyOf(key)
-		full := strings.TrimPrefix(field+"."+name, ".")
 		if first, twice := lines[name]; twice && key.Kind == yaml.ScalarNode {
-			r.failLine(at, key.Line, full, fmt.Sprintf("is given already in line %d%s", at.before+first, forgotten(field, name)))
+			full := &way{up: up, key: name}
+			r.failLine(at, key.Line, full.String(), fmt.Sprintf("is given already in line %d%s", at.before+first, forgotten(up.String(), name)))
 			continue
 		}
 		lines[name] = key.Line
-		r.uniqueBelow(at, full, value, except)
+		if value.Kind == yaml.MappingNode || value.Kind == yaml.SequenceNode {
+			r.uniqueBelow(at, &way{up: up, key: name}, value, except)
+		}
 	}
 }
 
