@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/kithnet/kith/cni"
-	"github.com/kithnet/kith/conntrack"
-	"github.com/kithnet/kith/conntrack/kernel"
+	"github.com/kithnet/kith/policy/conntrack"
+	"github.com/kithnet/kith/policy/conntrack/kernel"
 	"github.com/kithnet/kith/policy/nft"
 	"github.com/kithnet/kith/policy/ruleset"
 )

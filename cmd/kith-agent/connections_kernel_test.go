@@ -21,10 +21,10 @@ import (
 
 	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/cni/veth"
-	"github.com/kithnet/kith/conntrack"
-	"github.com/kithnet/kith/conntrack/kernel"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/conntrack"
+	"github.com/kithnet/kith/policy/conntrack/kernel"
 	"github.com/kithnet/kith/policy/nft"
 	"github.com/kithnet/kith/policy/ruleset"
 )

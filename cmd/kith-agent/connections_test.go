@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/kithnet/kith/cni"
-	"github.com/kithnet/kith/conntrack"
-	"github.com/kithnet/kith/conntrack/kernel"
 	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/conntrack"
+	"github.com/kithnet/kith/policy/conntrack/kernel"
 	"github.com/kithnet/kith/policy/ruleset"
 )
 

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"sync"
 
-	"github.com/kithnet/kith/conntrack/kernel"
+	"github.com/kithnet/kith/policy/conntrack/kernel"
 )
 
 // endings ends the connections of addresses that are free from now on. It is the CNI operations' cni.Connections. A kernel

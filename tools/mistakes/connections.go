@@ -15,14 +15,14 @@ func inConnections() []mistake {
 			pkg: agent, test: "TestNextPodInheritsNothing/IPv4", says: "goes on with what the one before had open",
 		},
 		{
-			name: "the kernel's filter is believed for IPv6", file: "conntrack/kernel/table.go", tags: inKernel,
+			name: "the kernel's filter is believed for IPv6", file: "policy/conntrack/kernel/table.go", tags: inKernel,
 			right: "unix.NLM_F_DUMP, unix.AF_INET6)", wrong: "unix.NLM_F_DUMP, unix.AF_INET)",
-			pkg: "./conntrack/kernel", test: "TestOnlyTheirConnectionsEnd",
+			pkg: "./policy/conntrack/kernel", test: "TestOnlyTheirConnectionsEnd",
 		},
 		{
-			name: "all that an address has ends, and that of others", file: "conntrack/kernel/table.go", tags: inKernel,
+			name: "all that an address has ends, and that of others", file: "policy/conntrack/kernel/table.go", tags: inKernel,
 			right: "if is == h.Address && len(names)", wrong: "if (is == h.Address || true) && len(names)",
-			pkg: "./conntrack/kernel", test: "TestOnlyTheirConnectionsEnd",
+			pkg: "./policy/conntrack/kernel", test: "TestOnlyTheirConnectionsEnd",
 		},
 		{
 			name: "a kernel without limits is asked for them", file: "cmd/kith-agent/connections.go",
@@ -59,42 +59,42 @@ func inConnections() []mistake {
 
 // inShares take from who has no more than its share, or keep more than there is room for.
 func inShares() []mistake {
-	const judge = "conntrack/judge.go"
+	const judge = "policy/conntrack/judge.go"
 	return []mistake{
 		{
-			name: "what the node opened is a pod's", file: "conntrack/conntrack.go",
+			name: "what the node opened is a pod's", file: "policy/conntrack/conntrack.go",
 			right: "own := a.own[c.Opener]; own ||", wrong: "own := a.own[c.Opener]; own && false ||",
-			pkg: "./conntrack", test: "TestHolder",
+			pkg: "./policy/conntrack", test: "TestHolder",
 		},
 		{
 			name: "pods pay for what their node holds", file: judge,
 			right: "max(room-(c.total-sum), room/2)", wrong: "max(room-(c.total-sum), 0)",
-			pkg: "./conntrack", test: "TestNodeTakesNothingFromItsPods",
+			pkg: "./policy/conntrack", test: "TestNodeTakesNothingFromItsPods",
 		},
 		{
 			name: "a busy server is limited for what is closing", file: judge,
 			right: "if n.all-n.ending > share ||", wrong: "if n.all > share ||",
-			pkg: "./conntrack", test: "TestJudge",
+			pkg: "./policy/conntrack", test: "TestJudge",
 		},
 		{
 			name: "who was limited is free at its share", file: judge,
 			right: "held <= share && 2*held >= was.Share", wrong: "held <= share && held > was.Share",
-			pkg: "./conntrack", test: "TestJudge",
+			pkg: "./policy/conntrack", test: "TestJudge",
 		},
 		{
 			name: "any number of connections ends at once", file: judge,
 			right: "if sum <= MostEnds {", wrong: "if true {",
-			pkg: "./conntrack", test: "TestJudgementHolds", says: "end at once",
+			pkg: "./policy/conntrack", test: "TestJudgementHolds", says: "end at once",
 		},
 		{
-			name: "what is open ends before what is closing", file: "conntrack/select.go",
+			name: "what is open ends before what is closing", file: "policy/conntrack/select.go",
 			right: "if r.ends != other.ends {", wrong: "if r.ends != other.ends && false {",
-			pkg: "./conntrack", test: "TestSelection",
+			pkg: "./policy/conntrack", test: "TestSelection",
 		},
 		{
 			name: "a census without a bound", file: judge,
 			right: "if !known && len(c.counts) == mostHolders {", wrong: "if !known && false {",
-			pkg: "./conntrack", test: "TestMemoryIsBounded",
+			pkg: "./policy/conntrack", test: "TestMemoryIsBounded",
 		},
 	}
 }

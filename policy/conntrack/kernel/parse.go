@@ -9,7 +9,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/kithnet/kith/conntrack"
+	"github.com/kithnet/kith/policy/conntrack"
 )
 
 // statusAnswered is IPS_SEEN_REPLY of a connection's status.

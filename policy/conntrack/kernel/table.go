@@ -25,7 +25,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/kithnet/kith/conntrack"
+	"github.com/kithnet/kith/policy/conntrack"
 )
 
 // ErrAbsent says that this kernel tracks no connections (yet), or does not show them.

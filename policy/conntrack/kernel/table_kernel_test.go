@@ -14,7 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/kithnet/kith/conntrack"
+	"github.com/kithnet/kith/policy/conntrack"
 )
 
 // isolate moves the test to a network namespace of its own, on a thread that ends with it.

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kithnet/kith/conntrack"
+	"github.com/kithnet/kith/policy/conntrack"
 )
 
 // nest is an attribute of the kernel's messages.
