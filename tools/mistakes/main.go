@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -70,19 +71,54 @@ func run(ctx context.Context, out io.Writer, wanted []string) error {
 			errs = append(errs, fmt.Errorf("there is no mistake %q: tools/mistakes lists them", name))
 		}
 	}
+	var tried []mistake
 	for _, m := range all() {
-		if len(wanted) > 0 && !slices.Contains(wanted, m.name) {
-			continue
+		if len(wanted) == 0 || slices.Contains(wanted, m.name) {
+			tried = append(tried, m)
 		}
+	}
+	return errors.Join(append(errs, tryAll(ctx, out, root, tried)...)...)
+}
+
+// tryAll tries two mistakes at the same time: each compiles on one processor for most of its time. Those that show in the
+// kernel are tried one after the other: they share what a machine has once.
+func tryAll(ctx context.Context, out io.Writer, root string, all []mistake) (errs []error) {
+	var said sync.Mutex
+	try := func(m mistake) {
 		began := time.Now()
-		if err := m.try(ctx, root); err != nil {
+		err := m.try(ctx, root)
+		said.Lock()
+		defer said.Unlock()
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 			fmt.Fprintf(out, "NOT CAUGHT %s: %v\n", m.name, err)
-			continue
+			return
 		}
 		fmt.Fprintf(out, "caught by %s in %s: %s\n", m.test, time.Since(began).Round(100*time.Millisecond), m.name)
 	}
-	return errors.Join(errs...)
+	others := make(chan mistake, len(all))
+	for _, m := range all {
+		if m.tags != inKernel {
+			others <- m
+		}
+	}
+	close(others)
+	var workers sync.WaitGroup
+	workers.Go(func() {
+		for m := range others {
+			try(m)
+		}
+	})
+	for _, m := range all {
+		if m.tags == inKernel {
+			try(m)
+		}
+	}
+	for m := range others {
+		try(m)
+	}
+	workers.Wait()
+	return errs
 }
 
 // try puts the mistake in and runs its test.
