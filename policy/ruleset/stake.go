@@ -25,7 +25,7 @@ func (c *Compiler) PodStake(p identity.Pod) (Stake, bool) {
 	}
 	c.settleChains()
 	was := c.table.Match(p.Key(), p.UID)
-	concerned := c.peers.differing(was, is)
+	concerned := c.peers.opening(was, is)
 	if len(is.NamedPorts()) > 0 {
 		maps.Copy(concerned, c.byAddress)
 	}
@@ -37,7 +37,7 @@ func (c *Compiler) PodStake(p identity.Pod) (Stake, bool) {
 		ch.spaces(spaces)
 	}
 	at := len(concerned) > 0
-	if was != nil && c.isLocal(p.Key()) && c.subjectDiffers(was, is) {
+	if was != nil && c.isLocal(p.Key()) && c.subjectOpens(was, is) {
 		spaces[p.Namespace], at = struct{}{}, true
 	}
 	return Stake{slices.Sorted(maps.Keys(spaces))}, at
@@ -92,11 +92,46 @@ func (c *Compiler) isLocal(k identity.PodKey) bool {
 	return false
 }
 
-// subjectDiffers says whether a subject is under other policies, or has other ports, as the one than as the other. Who is
-// under no policy has nothing to lose.
-func (c *Compiler) subjectDiffers(was, is *identity.Identity) bool {
-	before := c.over(was)
-	return len(before) > 0 && (!maps.Equal(before, c.over(is)) || !slices.Equal(was.NamedPorts(), is.NamedPorts()))
+// subjectOpens says whether a subject may be allowed more as the one than as the other: it is under one policy less, or under
+// one more that accepts or passes on what those that it was under did not, or has other ports. Who is under no policy has
+// nothing to lose.
+func (c *Compiler) subjectOpens(was, is *identity.Identity) bool {
+	before, now := c.over(was), c.over(is)
+	if len(before) == 0 {
+		return false
+	}
+	for n := range before {
+		if _, still := now[n]; !still {
+			return true
+		}
+	}
+	for n := range now {
+		if _, already := before[n]; !already && c.mayAllow(c.policies[n], before) {
+			return true
+		}
+	}
+	return !slices.Equal(was.NamedPorts(), is.NamedPorts())
+}
+
+// mayAllow says whether a policy may allow something that others, which hold, do not. A NetworkPolicy adds to others of its
+// direction, and is asked instead of the Baseline tier.
+func (c *Compiler) mayAllow(p policy.Policy, others map[policy.Name]struct{}) bool {
+	for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
+		switch {
+		case p.In(d) == nil:
+		case p.Tier != policy.NetworkPolicy:
+			if slices.ContainsFunc(*p.In(d), func(r policy.Rule) bool { return r.Action != policy.Deny }) {
+				return true
+			}
+		default:
+			for n := range others {
+				if o := c.policies[n]; o.Tier != policy.Admin && o.In(d) != nil {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // over is the policies that hold for a pod.
@@ -112,23 +147,36 @@ func (c *Compiler) over(subject *identity.Identity) map[policy.Name]struct{} {
 	return out
 }
 
-// differing are the chains that name the one identity otherwise than the other. Either may be nil.
-func (x *peerIndex) differing(was, is *identity.Identity) map[*chain]struct{} {
+// opening are the chains that may allow the one identity less than the other. Either may be nil.
+func (x *peerIndex) opening(was, is *identity.Identity) map[*chain]struct{} {
 	before, now := x.selecting(was), x.selecting(is)
 	out := map[*chain]struct{}{}
-	add := func(sets, others map[*peerSet]struct{}) {
+	add := func(sets, others map[*peerSet]struct{}, but policy.Action) {
 		for s := range sets {
 			if _, both := others[s]; both {
 				continue
 			}
 			for ch := range s.users {
-				out[ch] = struct{}{}
+				if ch.names(s, but) {
+					out[ch] = struct{}{}
+				}
 			}
 		}
 	}
-	add(before, now)
-	add(now, before)
+	if was != nil && is != nil && !slices.Equal(was.NamedPorts(), is.NamedPorts()) {
+		// What names ports means something else, though it selects both.
+		add(before, nil, policy.Accept)
+		add(now, nil, policy.Deny)
+		return out
+	}
+	add(before, now, policy.Accept) // who is accepted no longer is not allowed more
+	add(now, before, policy.Deny)   // nor is who is denied from now on
 	return out
+}
+
+// names says whether a content of the chain that is for something else than an action has a set.
+func (ch *chain) names(s *peerSet, but policy.Action) bool {
+	return slices.ContainsFunc(ch.contents, func(x *content) bool { _, has := x.bySet[s]; return has && x.action != but })
 }
 
 // selecting are the sets that an identity belongs to, or would belong to.
