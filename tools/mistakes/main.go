@@ -47,7 +47,7 @@ type mistake struct {
 // all are the mistakes that are tried, those of one package together.
 func all() []mistake {
 	return slices.Concat(inPolicy(), inFiles(), inGuards(), inClaims(), inOldClaims(), inSigningKeys(), inAdmissionCheck(), inNews(), inSecrets(), inGrants(), inBounds(), inMesh(), inSizes(),
-		inPlan(), inMesher(), inOrder(),
+		inPlan(), inMesher(), inOrder(), inStakes(),
 		inWrites(), inLists(), inUnknown(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives(), inNames(), inConnections(), inShares())
 }
 

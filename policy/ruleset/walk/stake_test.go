@@ -57,7 +57,11 @@ func (c change) opens(f policy.Flow) bool {
 // allowed before.
 func TestNothingIsAtStake(t *testing.T) {
 	quiet := 0
-	for s := range uint64(1500) {
+	const namedPorts = 3159 // is of a pod whose named ports change, which seldom tells
+	for s := range uint64(1501) {
+		if s == 1500 {
+			s = namedPorts
+		}
 		r := random.New(s)
 		c := randomChange(r)
 		if slices.ContainsFunc(c.before.Nodes, func(n policy.Node) bool { return c.at(ruleset.CompilerOf(Input(c.before, n.Name))) }) {
