@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -104,14 +105,16 @@ func TestErrorsOfRoutersOutside(t *testing.T) {
 		pod := l.pods[0]
 		word := newWord()
 		f := l.between(pod.end, l.outside.end, family, identity.UDP, 9)
-		if !l.seen(l.outside.end, word, late, func() { l.inject(pod, l.toRouter(pod, udpPacket(f, 1234, word))) }) {
+		left := l.frame(l.outside.end, word, late, func() { l.inject(pod, l.toRouter(pod, udpPacket(f, 1234, word))) })
+		if left == nil {
 			t.Fatal("nothing leaves")
 		}
+		port := binary.BigEndian.Uint16(left[14+[]int{20, 40}[family]:]) // that masquerading gave it
 		seen := f
 		seen.Source = ownNode[family]
 		router := outsiders[2+family]
 		word = newWord()
-		frame := l.toRouter(l.outside, errorPacket(router, ownNode[family], udpPacket(seen, 1234, word[:0]), word))
+		frame := l.toRouter(l.outside, errorPacket(router, ownNode[family], udpPacket(seen, port, word[:0]), word))
 		if !l.seen(pod.end, word, late, func() { l.inject(l.outside, frame) }) {
 			t.Error("a router's error does not arrive")
 		}

@@ -40,6 +40,12 @@ func (l *lab) inject(p *place, frame []byte) {
 // seen says whether a word comes to an end while something is done.
 func (l *lab) seen(at end, word string, patience time.Duration, do func()) bool {
 	l.Helper()
+	return l.frame(at, word, patience, do) != nil
+}
+
+// frame is the frame with a word that comes to an end while something is done; none: nil.
+func (l *lab) frame(at end, word string, patience time.Duration, do func()) []byte {
+	l.Helper()
 	fd := packetSocket(l, at)
 	defer unix.Close(fd)
 	do()
@@ -52,10 +58,10 @@ func (l *lab) seen(at end, word string, patience time.Duration, do func()) bool 
 			continue
 		}
 		if link, ok := from.(*unix.SockaddrLinklayer); ok && link.Pkttype != unix.PACKET_OUTGOING && bytes.Contains(b[:n], []byte(word)) {
-			return true
+			return b[:n]
 		}
 	}
-	return false
+	return nil
 }
 
 // place finds where an end is wired.
