@@ -87,6 +87,48 @@ func TestNumbersOutliveTheirRules(t *testing.T) {
 	}
 }
 
+// TestWhoIsKnownStaysKnown: the rules that deny pods deny what is not known, too. Wherever the write is cut that brings them, or
+// takes them away, nobody who is known and allowed before and after is taken for unknown.
+func TestWhoIsKnownStaysKnown(t *testing.T) {
+	with := func(d policy.Direction, peer policy.Peer) policy.Cluster {
+		rules := &policy.Rules{{Action: policy.Deny, AllPorts: true, Peers: []policy.Peer{peer}}}
+		p := policy.Policy{Tier: policy.Admin, Name: "deny", Namespaces: labels.Everything(), Subject: labels.Everything(), Egress: rules}
+		if d == policy.Ingress {
+			p.Egress, p.Ingress = nil, rules
+		}
+		return policy.Cluster{
+			Nodes: []policy.Node{
+				{Name: "one", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
+				{Name: "two", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
+			},
+			Namespaces: []identity.Namespace{{Name: "n"}},
+			Pods: []identity.Pod{
+				{Namespace: "n", Name: "here", UID: "1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.16")}},
+				{Namespace: "n", Name: "there", UID: "2", Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.16")}},
+			},
+			Policies: []policy.Policy{p},
+		}
+	}
+	here, there := netip.MustParseAddr("10.244.1.16"), netip.MustParseAddr("10.244.2.16")
+	others := policy.Peer{Namespaces: labels.Everything(), Pods: labels.SelectorFromSet(labels.Set{"app": "a"})}
+	outside := policy.Peer{Block: &policy.Block{CIDR: netip.MustParsePrefix("203.0.113.0/24")}}
+	for d, f := range map[policy.Direction]policy.Flow{
+		policy.Egress:  {Source: here, Destination: there, Protocol: identity.TCP, Port: 80},
+		policy.Ingress: {Source: there, Destination: here, Protocol: identity.TCP, Port: 80},
+	} {
+		for _, change := range [][2]policy.Cluster{{with(d, outside), with(d, others)}, {with(d, others), with(d, outside)}} {
+			paths := walk.Compile(change[0])
+			steps := stepsOf(paths.Ruleset("one"), walk.Compile(change[1]).Ruleset("one"))
+			for i, s := range steps {
+				s.on(paths.Ruleset("one"))
+				if len(deniedOf(t, paths, []policy.Flow{f})) > 0 {
+					t.Errorf("%s: %v is denied after step %d of %d: %+v", d, f, i+1, len(steps), s)
+				}
+			}
+		}
+	}
+}
+
 // TestWaysAreThereFirst: a policy that denied a pod all now denies it by many rules, each for ports of its own, and back.
 // Wherever that is cut, the pod stays denied: the chains that the rules send to say what they are to say before any does.
 func TestWaysAreThereFirst(t *testing.T) {

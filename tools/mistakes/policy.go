@@ -120,12 +120,12 @@ func inWrites() []mistake {
 		{
 			name: "a write that is cut: rules deny by numbers that addresses do not have yet", file: file,
 			right: "\tcase spec.Data == ruleset.TypeClassID:\n\t\treturn stageName\n", wrong: "",
-			pkg: pkg, test: "TestNumbersOutliveTheirRules",
+			pkg: pkg, test: "TestWhoIsKnownStaysKnown",
 		},
 		{
 			name: "a write that is cut: numbers go before the rules that deny by them", file: file,
 			right: "\t\treturn stageUnname\n", wrong: "\t\treturn stageRestrict\n",
-			pkg: pkg, test: "TestNumbersOutliveTheirRules",
+			pkg: pkg, test: "TestWhoIsKnownStaysKnown",
 		},
 		{
 			name: "a write that is cut: denials go before the subjects", file: file,
