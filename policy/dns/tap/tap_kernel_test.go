@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -241,6 +240,17 @@ func (l *lab) ask(address string) {
 	}
 }
 
+// next is what comes next by a channel.
+func next[T any](t testing.TB, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing came for a minute")
+	}
+	return v
+}
+
 type heard struct {
 	pod  netip.Addr
 	told []dns.Telling
@@ -250,27 +260,13 @@ type heard struct {
 func (l *lab) open() (*Tap, chan heard) {
 	l.Helper()
 	calls := make(chan heard)
-	var tap *Tap
-	inside(l, l.node, func() {
-		var err error
-		tap, err = Open(slog.New(slog.NewTextHandler(os.Stderr, nil)), func(ctx context.Context, pod netip.Addr, told []dns.Telling) {
-			select {
-			case calls <- heard{pod, told}:
-			case <-ctx.Done():
-			}
-		}, func(Unheard) {})
-		must(l, err)
-		tap.patience, tap.table.lasts = time.Hour, time.Hour // however slow the machine
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- tap.Run(ctx) }()
-	l.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-done, tap.Close()); err != nil {
-			l.Error(err)
+	tap := l.listening(func(ctx context.Context, pod netip.Addr, told []dns.Telling) {
+		select {
+		case calls <- heard{pod, told}:
+		case <-ctx.Done():
 		}
 	})
+	l.run(tap)
 	return tap, calls
 }
 
@@ -304,7 +300,7 @@ func TestAnswersWait(t *testing.T) {
 			t.Errorf("%s: the pod had %d bytes (%v) before they were heard", server, n, err)
 		}
 		want := heard{netip.MustParseAddr(podAddresses[i]), []dns.Telling{{Name: "www.example.com", Address: netip.MustParseAddr("203.0.113.7"), TTL: 30 * time.Second}}}
-		if d := cmp.Diff(want, <-calls, cmp.AllowUnexported(heard{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+		if d := cmp.Diff(want, next(t, calls), cmp.AllowUnexported(heard{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 			t.Errorf("heard (-want +got)\n%s", d)
 		}
 		if _, err := read(t, c, 20*time.Second); err != nil {
@@ -324,13 +320,13 @@ func TestLongAnswersDoNotWait(t *testing.T) {
 	must(t, tap.Listen(audience()))
 	for _, server := range serverAddresses {
 		l.ask(server)
-		if h := <-calls; len(h.told) != 81 {
+		if h := next(t, calls); len(h.told) != 81 {
 			t.Errorf("%s: heard %d addresses over UDP", server, len(h.told))
 		}
 		if _, err := io.ReadFull(l.dial("tcp", server), make([]byte, 100)); err != nil {
 			t.Errorf("%s: over TCP: %v", server, err)
 		}
-		if h := <-calls; len(h.told) != 81 {
+		if h := next(t, calls); len(h.told) != 81 {
 			t.Errorf("%s: heard %d addresses over TCP", server, len(h.told))
 		}
 	}
@@ -345,8 +341,10 @@ func TestAnswersFlowWithoutUs(t *testing.T) {
 		here := &lab{t, l.node, l.pod, l.server}
 		tap, calls := here.open()
 		must(t, tap.Listen(audience()))
-		go func() { <-calls }()
+		asked := make(chan struct{})
+		go func() { defer close(asked); <-calls }()
 		here.ask(serverAddresses[0])
+		next(t, asked)
 	})
 	l.ask(serverAddresses[0])
 }
