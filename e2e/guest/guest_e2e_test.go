@@ -31,7 +31,7 @@ func TestKernelWireGuardGuest(t *testing.T) {
 // TestPolicyGuest runs the ruleset's kernel tests on a stock distribution kernel, older than many hosts' own. What
 // they ask the nft tool is left to the host: the tool's older versions write rules that this kernel refuses.
 func TestPolicyGuest(t *testing.T) {
-	runPackage(t, "policy/nft", guest.Job{Env: []string{"KITH_NFT=absent"}})
+	runPackage(t, "policy/nft", guest.Job{Env: []string{"KITH_NFT=absent", "KITH_IPVS=required", "KITH_SEED=" + os.Getenv("KITH_SEED")}})
 }
 
 // run boots again, twice at most, if the emulator was at fault: one of two processors ran into an instruction that the
@@ -49,7 +49,8 @@ func run(t *testing.T, kernel guest.Kernel, job guest.Job) (int, error) {
 	}
 }
 
-// runPackage compiles all tests of a package, kernel tests included, and runs them in a guest.
+// runPackage compiles all tests of a package, kernel tests included, and runs them in a guest: those that KITH_GUEST_RUN names,
+// or all.
 func runPackage(t *testing.T, pkg string, job guest.Job) {
 	t.Helper()
 	job.Program = filepath.Join(t.TempDir(), "tests")
@@ -67,7 +68,7 @@ func runPackage(t *testing.T, pkg string, job guest.Job) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	job.Args = []string{"-test.v", "-test.timeout=" + (limit - 30*time.Second).String()}
+	job.Args = []string{"-test.v", "-test.run=" + os.Getenv("KITH_GUEST_RUN"), "-test.timeout=" + (limit - 30*time.Second).String()}
 	job.Timeout = limit
 	if data := filepath.Join(repository, pkg, "testdata"); exists(data) {
 		if job.Files == nil {

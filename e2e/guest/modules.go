@@ -19,7 +19,7 @@ import (
 var wanted = []string{
 	"crc32c_generic", "wireguard", "tun", "veth", "dummy", "bridge", "vxlan", "sctp", "sch_netem",
 	"nf_tables", "nf_conntrack", "nf_conntrack_netlink", "nft_ct", "nft_nat", "nft_masq", "nft_redir", "nft_chain_nat",
-	"nft_reject_inet", "nft_fib_inet", "nft_limit", "nft_log", "nft_numgen",
+	"nft_reject_inet", "nft_fib_inet", "nft_limit", "nft_log", "nft_numgen", "ip_vs", "ip_vs_rr",
 }
 
 // module is one kernel module, ready to be loaded.

@@ -106,6 +106,8 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 		w.clamp()
 	case ruleset.ICMPType:
 		return w.icmp(e)
+	case ruleset.Arrived:
+		w.add(&expr.Meta{Key: expr.MetaKeyMARK, Register: firstRegister}, mask(native32(ruleset.ArrivedBit)), compare(ruleset.Equal, native32(ruleset.ArrivedBit)))
 	case ruleset.PriorityIsNone:
 		w.add(load(ruleset.Priority, firstRegister), compare(ruleset.Equal, native32(0)))
 	case ruleset.Lookup:
@@ -136,6 +138,11 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 		w.add(&expr.Immediate{Register: firstRegister, Data: []byte(native32(0))}, setPriority)
 	case ruleset.PriorityUnknown:
 		w.add(&expr.Immediate{Register: firstRegister, Data: []byte(native32(ruleset.Unknown))}, setPriority)
+	case ruleset.SetArrived:
+		keep := mask(native32(^uint32(ruleset.ArrivedBit)))
+		keep.Xor = []byte(native32(ruleset.ArrivedBit))
+		w.add(&expr.Meta{Key: expr.MetaKeyMARK, Register: firstRegister}, keep,
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: firstRegister})
 	case ruleset.Update:
 		if err := w.key(e.Fields, e.Set); err != nil {
 			return err
@@ -290,7 +297,7 @@ func transport(offset uint32) expr.Any {
 	return &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 1, DestRegister: firstRegister}
 }
 
-func mask(bits string) expr.Any {
+func mask(bits string) *expr.Bitwise {
 	return &expr.Bitwise{SourceRegister: firstRegister, DestRegister: firstRegister, Len: uint32(len(bits)), Mask: []byte(bits), Xor: make([]byte, len(bits))}
 }
 

@@ -89,6 +89,10 @@ func (r *ruleReader) expr() ruleset.Expr {
 		return ruleset.Masquerade{}
 	case *expr.Immediate:
 		return r.immediate(e)
+	case *expr.Meta:
+		if e.Key == expr.MetaKeyMARK {
+			return r.mark()
+		}
 	case *expr.Ct:
 		switch e.Key {
 		case expr.CtKeySTATE:
@@ -156,6 +160,16 @@ func (r *ruleReader) protocol(number byte) ruleset.Expr {
 func (r *ruleReader) clamps() bool {
 	_, ok := r.at(5).(*expr.Rt)
 	return ok
+}
+
+// mark reads what is done with the packet's mark.
+func (r *ruleReader) mark() ruleset.Expr {
+	_, sets := r.at(2).(*expr.Meta)
+	r.take(3)
+	if sets {
+		return ruleset.SetArrived{}
+	}
+	return ruleset.Arrived{}
 }
 
 // status reads which bit of a connection's status is asked for.

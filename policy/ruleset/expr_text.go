@@ -64,6 +64,12 @@ func (PriorityIsNone) String() string { return "meta priority 0" }
 
 func (PriorityUnknown) String() string { return "meta priority set " + classID(Unknown) }
 
+func (SetArrived) String() string { return fmt.Sprintf("meta mark set meta mark | 0x%08x", ArrivedBit) }
+
+func (Arrived) String() string {
+	return fmt.Sprintf("meta mark & 0x%08x == 0x%08x", ArrivedBit, ArrivedBit)
+}
+
 func (Counter) String() string { return "counter" }
 
 func (Masquerade) String() string { return "masquerade fully-random" }

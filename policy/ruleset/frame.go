@@ -91,7 +91,7 @@ func (w *wanted) frame() {
 	for _, s := range frameSets() {
 		w.putSet(s)
 	}
-	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), portChains(), limitChains(), []Chain{natChain(nil)}) {
+	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), ipvsChains(), portChains(), limitChains(), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
 	w.put(setLoopback, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("127.0.0.0/8")))), Value{})
@@ -226,17 +226,16 @@ func policyChains() []Chain {
 			decide(OriginalSource, mapAdminEgress4), decide(OriginalSource6, mapAdminEgress6),
 			decide(OriginalSource, mapEgress4), decide(OriginalSource6, mapEgress6),
 		}},
-		{ChainSpec{"forward_ingress", &Hook{"filter", "forward", priorityIngress}}, []Rule{
+		{ChainSpec{"forward_ingress", &Hook{"filter", "forward", priorityIngress}}, append([]Rule{
 			// Here too, and not only where packets leave: a chain is taken through as of one generation of the table, and
 			// a packet that found no policy in the last one must not find the attachment open in the next.
 			drop(out(veths), notIn(OutInterface, SetOpened)),
 			call(errors, State{StateRelated}),
-			decide(ReplySource, mapAdminIngress4), decide(ReplySource6, mapAdminIngress6),
-			decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),
-		}},
+		}, receivers()...)},
 		inputChain(),
 		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{
 			call(errorKinds, out(veths), State{StateRelated}),
+			to(byIPVS, Arrived{}),
 			to(ownNode, out(veths)),
 		}},
 		{ChainSpec{ownNode, nil}, []Rule{
@@ -264,10 +263,11 @@ func policyChains() []Chain {
 	}
 }
 
-// inputChain guards the node itself, and leads what its pods say to it to their chains.
+// inputChain guards the node itself, and notes what arrived.
 func inputChain() Chain {
 	veths := VethPrefix + "*"
 	return Chain{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, slices.Concat([]Rule{
+		rule(Interface{InInterface, NotEqual, "lo"}, SetArrived{}),
 		call(ownPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
 		call(ownPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
 	}, onMesh(func(device string) Rule {
@@ -276,7 +276,6 @@ func inputChain() Chain {
 		call(errors, Interface{InInterface, NotEqual, "lo"}, State{StateRelated}),
 		call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
 		call(makers, Unconfirmed{}),
-		to(ownNode, in(veths)),
 	})}
 }
 

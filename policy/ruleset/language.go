@@ -152,6 +152,10 @@ type (
 	PriorityIsNone struct{}
 	// PriorityUnknown sets the priority to the number of pods that nobody knows, which is no identity's.
 	PriorityUnknown struct{}
+	// SetArrived sets ArrivedBit in the packet's mark, and leaves all other bits.
+	SetArrived struct{}
+	// Arrived matches packets whose mark has ArrivedBit.
+	Arrived struct{}
 	// Counter counts packets and bytes.
 	Counter struct{}
 	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only). The port is any that is free:
@@ -245,6 +249,8 @@ func (PriorityMap) expr()     {}
 func (PriorityNone) expr()    {}
 func (PriorityIsNone) expr()  {}
 func (PriorityUnknown) expr() {}
+func (SetArrived) expr()      {}
+func (Arrived) expr()         {}
 func (Counter) expr()         {}
 func (Masquerade) expr()      {}
 func (KeepSource) expr()      {}

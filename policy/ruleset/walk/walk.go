@@ -30,6 +30,7 @@ type Packet struct {
 	Ports               *Ports // nil: a protocol without ports
 	ICMPType            uint8
 	TCPFlags            uint8 // the header's
+	Arrived             bool  // at the output hook: the input hook saw it
 	Conn                Conn
 	Address             netip.Addr // of the node towards Out: what masquerading puts in for the source
 }
@@ -168,6 +169,8 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 		return false, nil
 	case ruleset.Direction:
 		return w.tracked() && p.Conn.Direction == e.Of, nil
+	case ruleset.Arrived:
+		return p.Arrived, nil
 	case ruleset.Protocol:
 		return p.Protocol == e.Number, nil
 	case ruleset.NotSYN:
@@ -209,7 +212,7 @@ func (w *walker) act(e ruleset.Expr) (bool, error) {
 	case ruleset.PriorityUnknown:
 		w.priority = identity.Unknown
 		return true, nil
-	case ruleset.Counter:
+	case ruleset.Counter, ruleset.SetArrived:
 		return true, nil
 	case ruleset.Masquerade:
 		w.result.Masquerade = true
