@@ -337,6 +337,7 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 		a.log.Warn("node is refused what it asks for", "kind", p.Kind, "node", p.Node, "problem", p.Detail)
 	}
 	n := network(a.node, nodes, a.cfg.NonMasqueradeCIDRs)
+	n.Resets = a.keeper.resets.able()
 	n.Ports = ruleset.Ports{
 		Gossip: a.cfg.Gossip.Port, WireGuard: a.cfg.WireGuard.Port, Probe: a.cfg.Probe.Port, Announce: a.cfg.Announce.Port,
 	}

@@ -36,6 +36,8 @@ type guardian struct {
 	able  func() error            // says why the kernel cannot limit
 	whose func(netip.Addr) string // names the pod at an address
 
+	resets resets
+
 	watch    conntrack.Watch
 	capacity int
 	unable   error // the kernel cannot limit
@@ -134,7 +136,31 @@ func (g *guardian) forget() {
 func (g *guardian) Problems() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.problems
+	return append(g.resets.problems(), g.problems...)
+}
+
+// resets knows whether the kernel can answer with a TCP reset: it is asked once.
+type resets struct {
+	once sync.Once
+	try  func() error // nil: the kernel's
+	err  error
+}
+
+func (r *resets) able() bool {
+	r.once.Do(func() {
+		if r.try == nil {
+			r.try = nft.CanReset
+		}
+		r.err = r.try()
+	})
+	return r.err == nil
+}
+
+func (r *resets) problems() []string {
+	if r.able() {
+		return nil
+	}
+	return []string{fmt.Sprintf("TCP connections that the node's table of connections lost hang, and do not end: %v", r.err)}
 }
 
 // step does what there is to do.

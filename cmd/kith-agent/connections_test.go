@@ -66,6 +66,7 @@ func keeping(m *fakeConnections) (g *guardian, limited *[]ruleset.Limit, log *by
 		able:  func() error { return nil },
 		whose: func(a netip.Addr) string { return podAt(a, here) },
 	}
+	g.resets.try = func() error { return nil }
 	g.SetNetwork(ruleset.Network{Node: "own", Nodes: []policy.Node{
 		{Name: "own", PodCIDRs: prefixes("10.244.1.0/24")}, {Name: "two", PodCIDRs: prefixes("10.244.2.0/24")},
 	}})
@@ -176,6 +177,19 @@ func TestKernelWithoutLimits(t *testing.T) {
 		t.Errorf("limited %v, %d deleted", *limited, m.deleted)
 	}
 	if all := g.Problems(); len(all) != 2 || !strings.Contains(all[1], "no module nft_limit") {
+		t.Errorf("problems %q", all)
+	}
+}
+
+// TestKernelWithoutResets: they are not written then, and the problem says what is missing. The kernel is asked once.
+func TestKernelWithoutResets(t *testing.T) {
+	asked := 0
+	g, _, _ := keeping(&fakeConnections{})
+	g.resets.try = func() error { asked++; return errors.New("no module nft_reject_inet") }
+	if g.resets.able() || g.resets.able() || asked != 1 {
+		t.Errorf("able, or asked %d times", asked)
+	}
+	if all := g.Problems(); len(all) != 1 || !strings.Contains(all[0], "no module nft_reject_inet") {
 		t.Errorf("problems %q", all)
 	}
 }

@@ -92,6 +92,8 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.State{States: ruleset.StateRelated}, ruleset.ICMPType{Protocol: 58, Type: 2}, goTo},
 		e{ruleset.Translated{}, ruleset.Counter{}, drop},
 		e{ruleset.PriorityIsNone{}, ruleset.Lookup{Fields: f{ruleset.Priority}, Set: "in_1_any"}, ruleset.PriorityUnknown{}},
+		e{ruleset.ResetFlag{}, accept},
+		e{ruleset.Protocol{Number: 6}, ruleset.Lookup{Fields: f{ruleset.IPSource}, Set: "subjects4"}, ruleset.Counter{}, ruleset.Reset{}},
 		e{ruleset.SetArrived{}},
 		e{ruleset.Arrived{}, accept},
 		e{ruleset.Unconfirmed{}, ruleset.Beyond{PerSecond: 32, Burst: 64}, ruleset.Counter{}, drop},

@@ -50,6 +50,8 @@ func parseExpr(name string, b []byte) expr.Any {
 		return unmarshal(&expr.Masq{}, b)
 	case "nat":
 		return unmarshal(&expr.NAT{}, b)
+	case "reject":
+		return unmarshal(&expr.Reject{}, b)
 	case "limit":
 		return unmarshal(&expr.Limit{}, b)
 	case "counter":

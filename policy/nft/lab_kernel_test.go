@@ -275,7 +275,7 @@ func (l *lab) local(a netip.Addr) bool {
 }
 
 func (l *lab) network() ruleset.Network {
-	return ruleset.Network{Node: "own", Ports: ruleset.Ports{Gossip: 7946, WireGuard: 51820, Probe: 7947, Announce: 7948}, Nodes: []policy.Node{
+	return ruleset.Network{Node: "own", Resets: true, Ports: ruleset.Ports{Gossip: 7946, WireGuard: 51820, Probe: 7947, Announce: 7948}, Nodes: []policy.Node{
 		{Name: "own", Labels: map[string]string{"node": "own"}, PodCIDRs: ownCIDRs, Addresses: ownNode, Mesh: ownMesh},
 		{Name: "remote", Labels: map[string]string{"node": "remote"}, PodCIDRs: remoteCIDRs, Addresses: remoteNode, Mesh: remoteMesh},
 	}}

@@ -17,6 +17,7 @@ const firstRegister = unix.NFT_REG_1
 const (
 	tcpFlags      = 13 // offset in the TCP header
 	flagsOfSYN    = "\x02"
+	flagOfReset   = "\x04"
 	flagsCompared = "\x17" // fin, syn, rst, ack
 	optionMSS     = 2      // TCP's option: kind, length, then the size in two bytes
 	ethernet      = "\x01\x00"
@@ -102,6 +103,9 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 	case ruleset.NotSYN:
 		w.protocol(unix.IPPROTO_TCP)
 		w.add(transport(tcpFlags), mask(flagsCompared), compare(ruleset.NotEqual, flagsOfSYN))
+	case ruleset.ResetFlag:
+		w.protocol(unix.IPPROTO_TCP)
+		w.add(transport(tcpFlags), mask(flagOfReset), compare(ruleset.NotEqual, "\x00"))
 	case ruleset.ClampMSS:
 		w.clamp()
 	case ruleset.ICMPType:
@@ -148,6 +152,8 @@ func (w *ruleWriter) action(e ruleset.Expr) error {
 			return err
 		}
 		w.add(&expr.Dynset{SrcRegKey: firstRegister, SetName: e.Set, Operation: unix.NFT_DYNSET_OP_UPDATE})
+	case ruleset.Reset:
+		w.add(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
 	case ruleset.Counter:
 		w.add(&expr.Counter{})
 	case ruleset.Beyond:

@@ -84,6 +84,9 @@ func (r *ruleReader) expr() ruleset.Expr {
 	case *expr.Limit:
 		r.take(1)
 		return ruleset.Beyond{PerSecond: uint32(e.Rate), Burst: e.Burst}
+	case *expr.Reject:
+		r.take(1)
+		return ruleset.Reset{}
 	case *expr.Masq:
 		r.take(1)
 		return ruleset.Masquerade{}
@@ -146,7 +149,11 @@ func (r *ruleReader) protocol(number byte) ruleset.Expr {
 		r.take(8)
 		return ruleset.ClampMSS{}
 	case ok && behind.Offset == tcpFlags:
+		bits, _ := r.at(3).(*expr.Bitwise)
 		r.take(5)
+		if bits != nil && string(bits.Mask) == flagOfReset {
+			return ruleset.ResetFlag{}
+		}
 		return ruleset.NotSYN{}
 	case ok && behind.Len == 1:
 		e := ruleset.ICMPType{Protocol: number, Type: firstByte(r.at(3))}

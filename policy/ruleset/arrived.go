@@ -24,7 +24,7 @@ func ipvsChains() []Chain {
 			rule(ClampMSS{}),
 			call(farPorts, isIn(setMeshPorts, L4Proto, DestinationPort)),
 			call(closed, State{StateInvalid | StateUntracked}),
-			call(closed, State{StateNew}, NotSYN{}),
+			call(lost, State{StateNew}, NotSYN{}),
 			to(senders),
 		}},
 		{ChainSpec{"output_ingress", &Hook{"filter", "output", priorityIngress}}, []Rule{to(byIPVSHere, Arrived{}, out(VethPrefix+"*"))}},

@@ -70,6 +70,10 @@ func (Arrived) String() string {
 	return fmt.Sprintf("meta mark & 0x%08x == 0x%08x", ArrivedBit, ArrivedBit)
 }
 
+func (ResetFlag) String() string { return "tcp flags rst" }
+
+func (Reset) String() string { return "reject with tcp reset" }
+
 func (Counter) String() string { return "counter" }
 
 func (Masquerade) String() string { return "masquerade fully-random" }

@@ -64,6 +64,8 @@ const (
 	ownNode  = "own_node"  // between this node and its pods
 	unjudged = "unjudged"  // of these, packets without a connection that could be judged
 	closed   = "closed"    // of the others
+	lost     = "lost"      // segments of connections that the kernel's table has lost
+	lostOwn  = "lost_own"  // of these, between this node and its pods
 	fromPod  = "from_pod"  // what comes out of a veth
 	fromMesh = "from_mesh" // what comes out of the mesh
 	toPod    = "to_pod"    // what goes into a veth
@@ -91,7 +93,7 @@ func (w *wanted) frame() {
 	for _, s := range frameSets() {
 		w.putSet(s)
 	}
-	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), ipvsChains(), portChains(), limitChains(), []Chain{natChain(nil)}) {
+	for _, c := range slices.Concat(guardChains(), policyChains(), errorChains(), ipvsChains(), portChains(), limitChains(), forgottenChains(Network{}), []Chain{natChain(nil)}) {
 		w.putChain(c)
 	}
 	w.put(setLoopback, intervalKey(rangePart(prefixRange(netip.MustParsePrefix("127.0.0.0/8")))), Value{})
@@ -163,6 +165,7 @@ func guardChains() []Chain {
 				// The node to itself. A process of this node that forges another source is nobody's voice but its own.
 				accept(in("lo"), isIn(setMesh4, IPSource)),
 				accept(in("lo"), isIn(setMesh6, IP6Source)),
+				accept(in("lo"), State{StateRelated}, ResetFlag{}), // the kernel's own, see forgottenChains
 				drop(isIn(setCluster4, IPSource)),
 				drop(isIn(setCluster6, IP6Source)),
 				accept(in("lo")),
@@ -218,7 +221,7 @@ func policyChains() []Chain {
 			drop(isIn(setLinkLocal, IP6Source)),
 			call(unknownErrors, in(veths), State{StateInvalid | StateUntracked}),
 			call(closed, State{StateInvalid | StateUntracked}),
-			call(closed, State{StateNew}, NotSYN{}),
+			call(lost, State{StateNew}, NotSYN{}),
 			call(errors, State{StateRelated}),
 			to(senders),
 		}},
@@ -235,28 +238,15 @@ func policyChains() []Chain {
 		inputChain(),
 		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{
 			call(errorKinds, out(veths), State{StateRelated}),
+			accept(out(veths), ResetFlag{}),
 			to(byIPVS, Arrived{}),
 			to(ownNode, out(veths)),
 		}},
 		{ChainSpec{ownNode, nil}, []Rule{
 			call(unjudged, State{StateInvalid | StateUntracked}),
-			call(unjudged, State{StateNew}, NotSYN{}),
+			call(lostOwn, State{StateNew}, NotSYN{}),
 			decide(OriginalSource, mapAdminEgress4), decide(OriginalSource6, mapAdminEgress6),
 			decide(OriginalSource, mapBaselineEgress4), decide(OriginalSource6, mapBaselineEgress6),
-		}},
-		{ChainSpec{unjudged, nil}, []Rule{
-			accept(ICMPType{58, icmp6NeighborSolicitation}),
-			accept(ICMPType{58, icmp6NeighborAdvertisement}),
-			drop(isIn(setBound4, IPSource)),
-			drop(isIn(setBound4, IPDestination)),
-			drop(isIn(setBound6, IP6Source)),
-			drop(isIn(setBound6, IP6Destination)),
-		}},
-		{ChainSpec{closed, nil}, []Rule{
-			drop(isIn(setSubjects4, IPSource)),
-			drop(isIn(setSubjects4, IPDestination)),
-			drop(isIn(setSubjects6, IP6Source)),
-			drop(isIn(setSubjects6, IP6Destination)),
 		}},
 		{ChainSpec{allowed, nil}, []Rule{accept(PriorityNone{})}},
 		{ChainSpec{passed, nil}, []Rule{rule(PriorityNone{})}},
@@ -325,6 +315,9 @@ func (c *Compiler) fillNetwork() {
 		}
 	}
 	c.want.putChain(natChain(mesh))
+	for _, chain := range forgottenChains(c.network) {
+		c.want.putChain(chain)
+	}
 	c.fillPrefixes(setCluster4, setCluster6, slices.Concat(c.network.Vacated, nodes))
 	home4, home6 := homes(nodes)
 	c.want.fill(setHome4, home4)

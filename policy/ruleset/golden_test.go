@@ -68,7 +68,7 @@ func prefixes(ps ...string) []netip.Prefix {
 
 // twoNodes is a small dual-stack cluster; the first node is ours.
 func twoNodes() Network {
-	return Network{Node: "one", Nodes: []policy.Node{
+	return Network{Node: "one", Resets: true, Nodes: []policy.Node{
 		{
 			Name: "one", PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64"),
 			Addresses: addresses("172.18.0.2"), Mesh: addresses("10.244.1.1", "fd00:1::1"),

@@ -35,6 +35,7 @@ type Network struct {
 	Vacated      []netip.Prefix // pod CIDRs of nodes that are gone: their pods may be sent to for a while
 	NoMasquerade []netip.Prefix // destinations outside of the cluster that see pods under their own addresses
 	Ports        Ports
+	Resets       bool // the kernel can answer with a TCP reset: a connection that it forgot ends, and does not hang
 }
 
 // Ports are where the mesh itself listens, on every node. Zero: nowhere.

@@ -120,6 +120,8 @@ type (
 	// ClampMSS goes on behind packets that open a TCP connection, with the segment size they announce lowered to what
 	// the routes of both directions carry. It never raises it.
 	ClampMSS struct{}
+	// ResetFlag matches TCP packets that end a connection at once: tcp flags rst.
+	ResetFlag struct{}
 	// ICMPType matches the type of an ICMP (Protocol 1) or ICMPv6 (Protocol 58) message.
 	ICMPType struct {
 		Protocol uint8
@@ -156,6 +158,9 @@ type (
 	SetArrived struct{}
 	// Arrived matches packets whose mark has ArrivedBit.
 	Arrived struct{}
+	// Reset drops a TCP packet and ends its connection at who sent it, as RFC 9293 §3.10.7.1 does for one that nobody knows.
+	// A reset is not answered.
+	Reset struct{}
 	// Counter counts packets and bytes.
 	Counter struct{}
 	// Masquerade rewrites the source to the address of the outgoing interface (nat chains only). The port is any that is free:
@@ -251,6 +256,8 @@ func (PriorityIsNone) expr()  {}
 func (PriorityUnknown) expr() {}
 func (SetArrived) expr()      {}
 func (Arrived) expr()         {}
+func (ResetFlag) expr()       {}
+func (Reset) expr()           {}
 func (Counter) expr()         {}
 func (Masquerade) expr()      {}
 func (KeepSource) expr()      {}

@@ -46,7 +46,7 @@ func inConnections() []mistake {
 		},
 		{
 			name: "what pods open to their own node has no limit", file: "policy/ruleset/frame.go", tags: inKernel,
-			right: "\t\tcall(makers, Unconfirmed{}),\n\t\tto(ownNode", wrong: "\t\tto(ownNode",
+			right: "\t\tcall(makers, Unconfirmed{}),\n\t})}", wrong: "\t})}",
 			pkg: agent, test: "TestRatePerPod/IPv4", says: "connections opened",
 		},
 		{

@@ -70,14 +70,14 @@ func inGuards() []mistake {
 			pkg: replays, test: "TestOneEndsYesIsNotTheOthers",
 		},
 		{
-			name: "same-node path not enforced", file: "policy/ruleset/frame.go",
+			name: "same-node path not enforced", file: "policy/ruleset/arrived.go",
 			right: "decide(ReplySource, mapIngress4), decide(ReplySource6, mapIngress6),",
 			wrong: "rule(in(Devices[0]), VerdictMap{[]Field{ReplySource}, mapIngress4}), rule(in(Devices[0]), VerdictMap{[]Field{ReplySource6}, mapIngress6}),",
 			pkg:   replays, test: "TestSameNodeIsNoWayRound",
 		},
 		{
 			name: "ICMP bypass", file: "policy/ruleset/frame.go",
-			right: "call(errors, State{StateRelated}),\n\t\t\tdecide(ReplySource, mapAdminIngress4)", wrong: "accept(ICMPType{1, 0}), decide(ReplySource, mapAdminIngress4)",
+			right: "call(errors, State{StateRelated}),\n\t\t}, receivers()", wrong: "accept(ICMPType{1, 0}),\n\t\t}, receivers()",
 			pkg: replays, test: "TestICMPIsNoWayRound",
 		},
 		{

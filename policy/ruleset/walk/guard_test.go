@@ -13,10 +13,12 @@ import (
 const veth, other = "kith-0000000001", "kith-0000000002"
 
 // guarded is a node with one open pod, isolated in both directions, and one veth that is not open.
-func guarded() ruleset.Ruleset {
+func guarded() ruleset.Ruleset { return ruleset.Compile(guardedInput()) }
+
+func guardedInput() ruleset.Input {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	pod := identity.Pod{Namespace: "a", Name: "p", UID: "1"}
-	return ruleset.Compile(ruleset.Input{
+	return ruleset.Input{
 		Pods:       []identity.Pod{pod},
 		Namespaces: []identity.Namespace{{Name: "a"}},
 		Policies:   []policy.Policy{{Namespace: "a", Name: "deny", Subject: labels.Everything(), Ingress: &policy.Rules{}, Egress: &policy.Rules{}}},
@@ -31,7 +33,7 @@ func guarded() ruleset.Ruleset {
 				{Name: "two", PodCIDRs: []netip.Prefix{prefix("10.244.2.0/24"), prefix("fd00:2::/64")}},
 			},
 		},
-	})
+	}
 }
 
 func TestGuards(t *testing.T) {

@@ -38,6 +38,7 @@ type Packet struct {
 const (
 	tcp     = 6
 	flagSYN = 2
+	flagRST = 4
 )
 
 // Ports are a packet's own.
@@ -135,6 +136,8 @@ func (w *walker) rule(r ruleset.Rule) (ruleset.Verdict, error) {
 		switch e := e.(type) {
 		case ruleset.Verdict:
 			return e, nil
+		case ruleset.Reset:
+			return ruleset.Verdict{Kind: ruleset.Drop}, nil
 		case ruleset.VerdictMap:
 			v, ok, err := w.find(e.Map, e.Fields)
 			if err != nil {
@@ -174,8 +177,10 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 	case ruleset.Protocol:
 		return p.Protocol == e.Number, nil
 	case ruleset.NotSYN:
-		const fin, rst, ack = 1, 4, 16
-		return p.Protocol == tcp && p.TCPFlags&(fin|flagSYN|rst|ack) != flagSYN, nil
+		const fin, ack = 1, 16
+		return p.Protocol == tcp && p.TCPFlags&(fin|flagSYN|flagRST|ack) != flagSYN, nil
+	case ruleset.ResetFlag:
+		return p.Protocol == tcp && p.TCPFlags&flagRST != 0, nil
 	case ruleset.ClampMSS:
 		return p.Protocol == tcp && p.TCPFlags&flagSYN != 0, nil
 	case ruleset.ICMPType:
