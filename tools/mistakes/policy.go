@@ -66,7 +66,7 @@ func inGuards() []mistake {
 	return []mistake{
 		{
 			name: "CVE-2022-0567, one side's egress undoes another's ingress", file: "policy/ruleset/frame.go",
-			right: "priorityIngress}}, []Rule{\n", wrong: "priorityIngress}}, []Rule{\naccept(isIn(setSubjects4, OriginalSource)),\n",
+			right: "priorityIngress}}, append([]Rule{\n", wrong: "priorityIngress}}, append([]Rule{\naccept(isIn(setSubjects4, OriginalSource)),\n",
 			pkg: replays, test: "TestOneEndsYesIsNotTheOthers",
 		},
 		{
