@@ -12,7 +12,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 LAB := go -C e2e run ./cmd/lab -name $(NAME) -nodes $(NODES) -cni $(CNI) -stack $(STACK) -proxy $(PROXY)
 
-.PHONY: help demo test lint bench cluster-up cluster-down kind kind-down image generate build go root
+.PHONY: help demo test lint bench cluster-up cluster-down kind kind-down conformance image generate build go root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ kind: go root ## a kind cluster with Kith
 
 kind-down: go root ## takes it down
 	@go -C e2e run ./cmd/kind down
+
+conformance: go root ## upstream's tests of ClusterNetworkPolicy, and its report: build/conformance.yaml
+	@mkdir -p build
+	@KITH_CONFORMANCE_REPORT=$(CURDIR)/build/conformance.yaml VERSION=$(VERSION) go -C e2e test -tags e2e -count=1 -v -timeout 40m -run '^TestClusterNetworkPolicyUpstream$$' .
 
 image: go ## build/kith-image.tar, without a container engine
 	@go -C e2e run ./cmd/image

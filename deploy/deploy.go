@@ -4,7 +4,7 @@ package deploy
 
 import _ "embed"
 
-//go:embed helm/kith/crds/clusternetworkpolicies.yaml
+//go:embed helm/kith/files/clusternetworkpolicies.yaml
 var clusterNetworkPolicies string
 
 //go:embed helm/kith/templates/admission.yaml

@@ -30,7 +30,7 @@ kind: Service
 metadata: {name: named, namespace: attacks}
 spec: {clusterIP: None, selector: {app: friend}, ports: [{port: 8080}]}
 ---
-apiVersion: policy.networking.k8s.io/v1alpha2
+apiVersion: policy.networking.k8s.io/v1beta1
 kind: ClusterNetworkPolicy
 metadata: {name: attacks-names}
 spec:

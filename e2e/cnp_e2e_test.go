@@ -13,10 +13,11 @@ import (
 	"time"
 )
 
-const wantConformance = 24
+const wantConformance = 30
 
 // TestClusterNetworkPolicyUpstream runs the conformance suite of the network policy API, all of it: where the kernel has
-// no SCTP sockets, its servers and clients speak SCTP by packets.
+// no SCTP sockets, its servers and clients speak SCTP by packets. KITH_CONFORMANCE_REPORT names a file for the report in
+// upstream's format, as for its folder conformance/reports.
 func TestClusterNetworkPolicyUpstream(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
@@ -32,7 +33,7 @@ func TestClusterNetworkPolicyUpstream(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(ctx, suite, "-test.v", "-test.run=^TestConformance$", "-test.timeout=19m")
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+shared.Kubeconfig())
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+shared.Kubeconfig(), "REPORT="+os.Getenv("KITH_CONFORMANCE_REPORT"))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {

@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
@@ -29,9 +28,9 @@ const (
 )
 
 // ClusterWatch watches ClusterNetworkPolicies, as soon as the API server knows the kind: its definition may be missing,
-// and come later. As long as it does, there are none.
+// and come later. As long as it does, there are none. Of the versions that are served it takes the newest (see served).
 type ClusterWatch struct {
-	client   dynamic.ResourceInterface
+	served   *served
 	log      *slog.Logger
 	informer cache.SharedIndexInformer
 	handler  cache.ResourceEventHandlerRegistration
@@ -50,11 +49,10 @@ type meaning struct {
 
 // NewCluster prepares the watch; Run starts it. sink is called from one goroutine.
 func NewCluster(client dynamic.Interface, log *slog.Logger, sink func(Change)) (*ClusterWatch, error) {
-	kind := schema.GroupVersion(policyv1alpha2.GroupVersion).WithResource("clusternetworkpolicies")
 	w := &ClusterWatch{
-		client: client.Resource(kind), log: log, sink: sink, given: newLedger(), known: map[string]meaning{}, appeared: make(chan struct{}, 1),
-		informer: dynamicinformer.NewDynamicSharedInformerFactory(client, 0).ForResource(kind).Informer(),
+		served: newServed(client), log: log, sink: sink, given: newLedger(), known: map[string]meaning{}, appeared: make(chan struct{}, 1),
 	}
+	w.informer = cache.NewSharedIndexInformer(w.served.listWatch(client), &unstructured.Unstructured{}, 0, cache.Indexers{})
 	handler, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    w.put,
 		UpdateFunc: func(_, obj any) { w.put(obj) },
@@ -167,14 +165,21 @@ func (w *ClusterWatch) SetStatus(ctx context.Context, s Status) error {
 	object := &unstructured.Unstructured{Object: map[string]any{
 		"metadata": map[string]any{"name": s.Name, "resourceVersion": s.Version}, "status": status,
 	}}
-	object.SetGroupVersionKind(schema.GroupVersion(policyv1alpha2.GroupVersion).WithKind("ClusterNetworkPolicy"))
-	_, err = w.client.ApplyStatus(ctx, s.Name, object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	err = w.served.try(func(c dynamic.ResourceInterface, version schema.GroupVersion) error {
+		object.SetGroupVersionKind(version.WithKind("ClusterNetworkPolicy"))
+		_, err := c.ApplyStatus(ctx, s.Name, object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		return err
+	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("write status of cluster network policy %s: %w", s.Name, err)
 	}
 	return nil
 }
 
-func (w *ClusterWatch) list(ctx context.Context, limit int64) (*unstructured.UnstructuredList, error) {
-	return w.client.List(ctx, metav1.ListOptions{Limit: limit})
+func (w *ClusterWatch) list(ctx context.Context, limit int64) (list *unstructured.UnstructuredList, err error) {
+	err = w.served.try(func(c dynamic.ResourceInterface, _ schema.GroupVersion) (err error) {
+		list, err = c.List(ctx, metav1.ListOptions{Limit: limit})
+		return err
+	})
+	return list, err
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"sigs.k8s.io/yaml"
@@ -26,7 +27,10 @@ import (
 	"github.com/kithnet/kith/policy"
 )
 
-var clusterPolicies = schema.GroupVersionResource{Group: "policy.networking.k8s.io", Version: "v1alpha2", Resource: "clusternetworkpolicies"}
+var (
+	clusterPolicies = schema.GroupVersionResource{Group: ClusterGroup, Version: "v1alpha2", Resource: "clusternetworkpolicies"}
+	newerPolicies   = schema.GroupVersionResource{Group: ClusterGroup, Version: "v1beta1", Resource: "clusternetworkpolicies"}
+)
 
 func object(t testing.TB, text string) *unstructured.Unstructured {
 	t.Helper()
@@ -48,8 +52,28 @@ func fieldsOf(text string) (map[string]any, error) {
 	return fields, err
 }
 
+// clusterClient is an API server that serves the older version alone.
 func clusterClient(objects ...runtime.Object) *fake.FakeDynamicClient {
-	return fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{clusterPolicies: "ClusterNetworkPolicyList"}, objects...)
+	return servingClient(func(v string) bool { return v == clusterPolicies.Version }, objects...)
+}
+
+// servingClient is one that serves some versions.
+func servingClient(serves func(version string) bool, objects ...runtime.Object) *fake.FakeDynamicClient {
+	const list = "ClusterNetworkPolicyList"
+	c := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{clusterPolicies: list, newerPolicies: list}, objects...)
+	missing := func(action clienttesting.Action) (bool, error) {
+		kind := action.GetResource()
+		return !serves(kind.Version), apierrors.NewNotFound(kind.GroupResource(), "")
+	}
+	c.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		is, err := missing(action)
+		return is, nil, err
+	})
+	c.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		is, err := missing(action)
+		return is, nil, err
+	})
+	return c
 }
 
 // clusterWatch runs a watch on a fake API server that may not know the kind.
@@ -98,6 +122,9 @@ func TestSetStatus(t *testing.T) {
 	patches := make(chan string, 10)
 	var answer error
 	client.PrependReactor("patch", "clusternetworkpolicies", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if action.GetResource() != clusterPolicies {
+			return false, nil, nil
+		}
 		p, ok := action.(clienttesting.PatchActionImpl)
 		if !ok || p.Name != "a" || p.Subresource != "status" || p.PatchType != types.ApplyPatchType {
 			t.Errorf("action %+v", action)
@@ -183,7 +210,7 @@ func TestKindComesLater(t *testing.T) {
 
 // TestClusterWatchWaitsForAnswer: no answer does not mean that there are no policies.
 func TestClusterWatchWaitsForAnswer(t *testing.T) {
-	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{clusterPolicies: "ClusterNetworkPolicyList"})
+	client := clusterClient()
 	asked := make(chan struct{}, 100)
 	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 		asked <- struct{}{}

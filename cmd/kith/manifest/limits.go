@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kithnet/kith/deploy"
+	policykube "github.com/kithnet/kith/policy/kube"
 )
 
 // limits are what a definition (CRD) allows of a value, besides its type, which the decoder holds.
@@ -58,7 +59,7 @@ func limitsOf(definition, version string) (*limits, error) {
 // clusterLimits are those of a ClusterNetworkPolicy's spec, read when the first is met.
 func (r *reader) clusterLimits() *limits {
 	if r.limits == nil {
-		found, err := limitsOf(deploy.ClusterNetworkPolicies(), "v1alpha2")
+		found, err := limitsOf(deploy.ClusterNetworkPolicies(), policykube.ClusterVersions()[0])
 		if err != nil {
 			r.mistakes = append(r.mistakes, err)
 			found = &limits{}

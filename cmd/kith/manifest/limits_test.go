@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -10,15 +11,29 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kithnet/kith/deploy"
+	policykube "github.com/kithnet/kith/policy/kube"
 )
 
 func definition(t *testing.T) *limits {
 	t.Helper()
-	l, err := limitsOf(deploy.ClusterNetworkPolicies(), "v1alpha2")
+	l, err := limitsOf(deploy.ClusterNetworkPolicies(), "v1beta1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// TestVersionsHaveTheSameLimits: a policy is read the same, whichever version it names.
+func TestVersionsHaveTheSameLimits(t *testing.T) {
+	for _, version := range policykube.ClusterVersions() {
+		l, err := limitsOf(deploy.ClusterNetworkPolicies(), version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(l, definition(t)) {
+			t.Errorf("%s has other limits than the newest", version)
+		}
+	}
 }
 
 // TestEveryLimitHolds: for every limit in the definition of ClusterNetworkPolicy a value that just keeps it is taken,
@@ -83,7 +98,9 @@ func keywords(t *testing.T, found func(keyword string, value any)) {
 		}
 	}
 	for _, version := range in(d, "spec", "versions").([]any) {
-		search(in(version, "schema", "openAPIV3Schema", "properties", "spec").(map[string]any))
+		if in(version, "name") == policykube.ClusterVersions()[0] {
+			search(in(version, "schema", "openAPIV3Schema", "properties", "spec").(map[string]any))
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ func mustRead(t *testing.T, text string) Manifests {
 // TestMistakes: every mistake is refused with its line and its field.
 func TestMistakes(t *testing.T) {
 	const np = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: m}\n"
-	const cnp = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec:\n  tier: Admin\n  priority: 1\n"
+	const cnp = "apiVersion: policy.networking.k8s.io/v1beta1\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec:\n  tier: Admin\n  priority: 1\n"
 	const pod = "apiVersion: v1\nkind: Pod\n"
 	tests := []struct{ name, text, want string }{
 		{"no YAML", "a: b\n c: d\n", ":2: not YAML"},
@@ -76,7 +76,7 @@ func TestMistakes(t *testing.T) {
 		{"policy type", np + "spec:\n  policyTypes:\n  - Ingress\n  - Egres\n", `:7: NetworkPolicy m/p: spec.policyTypes[1]: "Egres" is not a policy type`},
 		{"port", np + "spec:\n  ingress:\n  - ports:\n    - port: true\n", ":7: NetworkPolicy m/p: spec.ingress[0].ports[0].port: is true, which YAML takes for true or false, want a number, or a name in quotes"},
 		{"endPort", np + "spec:\n  ingress:\n  - ports:\n    - {port: 9, endPort: 8}\n", ":7: NetworkPolicy m/p: spec.ingress[0].ports[0].endPort: 8 is below port 9"},
-		{"missing in a cluster's", "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec:\n  tier: Admin\n  subject: {namespaces: {}}\n", ":4: ClusterNetworkPolicy p: spec.priority: is missing"},
+		{"missing in a cluster's", "apiVersion: policy.networking.k8s.io/v1beta1\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec:\n  tier: Admin\n  subject: {namespaces: {}}\n", ":4: ClusterNetworkPolicy p: spec.priority: is missing"},
 		{"action", cnp + "  subject: {namespaces: {}}\n  ingress:\n  - action: Allow\n    from: [{namespaces: {}}]\n", `:9: ClusterNetworkPolicy p: spec.ingress[0].action: "Allow" is not an action`},
 		{"action of none", cnp + "  subject: {namespaces: {}}\n  ingress:\n  - from: [{namespaces: {}}]\n", ":9: ClusterNetworkPolicy p: spec.ingress[0].action: "},
 		{"priority", strings.Replace(cnp, "priority: 1", "priority: 1001", 1) + "  subject: {namespaces: {}}\n", ":6: ClusterNetworkPolicy p: spec.priority: is 1001, at most 1000"},

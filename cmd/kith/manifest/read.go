@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"go.yaml.in/yaml/v3"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/kithnet/kith/overlay"
 	overlaykube "github.com/kithnet/kith/overlay/kube"
 	"github.com/kithnet/kith/policy"
+	policykube "github.com/kithnet/kith/policy/kube"
 )
 
 // place is where an object stands.
@@ -152,7 +152,7 @@ func text(node *yaml.Node, field string) string {
 
 // kind reads an object of a kind that decides, and passes over the others.
 func (r *reader) kind(at place, t metav1.TypeMeta) {
-	group, _, _ := strings.Cut(t.APIVersion, "/")
+	group, version, _ := strings.Cut(t.APIVersion, "/")
 	if decides(t, group) && isTemplate(at.node) {
 		r.fail(at, "", templateProblem)
 		return
@@ -166,7 +166,7 @@ func (r *reader) kind(at place, t metav1.TypeMeta) {
 		r.node(at)
 	case t.APIVersion == "networking.k8s.io/v1" && t.Kind == "NetworkPolicy":
 		r.networkPolicy(at)
-	case t.APIVersion == policyv1alpha2.GroupVersion.String() && t.Kind == "ClusterNetworkPolicy":
+	case group == policykube.ClusterGroup && slices.Contains(policykube.ClusterVersions(), version) && t.Kind == "ClusterNetworkPolicy":
 		r.clusterNetworkPolicy(at)
 	case group == "kustomize.config.k8s.io":
 		r.mistakes = append(r.mistakes, kustomizationMistake(at.file))
@@ -196,7 +196,7 @@ func decides(t metav1.TypeMeta, group string) bool {
 		t.APIVersion == "v1" && slices.Contains([]string{"Namespace", "Pod", "Node"}, t.Kind)
 }
 
-const knownPolicies = "it knows networking.k8s.io/v1 NetworkPolicy and policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy"
+const knownPolicies = "it knows networking.k8s.io/v1 NetworkPolicy and policy.networking.k8s.io/v1beta1 or v1alpha2 ClusterNetworkPolicy"
 
 // take decodes an object strictly, except below the fields in open, and says whether it can be used. One that was there
 // before, the same to the letter, cannot, and is no mistake.
