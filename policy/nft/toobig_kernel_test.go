@@ -1,0 +1,183 @@
+//go:build kernel
+
+package nft
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/kithnet/kith/identity"
+	"github.com/kithnet/kith/policy"
+	"github.com/kithnet/kith/policy/ruleset"
+	"golang.org/x/sys/unix"
+)
+
+// tooBig is an ICMP error that says that a packet was too large.
+func tooBig(from, to netip.Addr, quoted packet, size int) packet {
+	f := flow{Flow: policy.Flow{Source: from, Destination: to, Protocol: icmp}}
+	typ := byte(3)
+	if from.Is6() {
+		f.Protocol, typ = icmp6, 2
+	}
+	p := icmpPacket(f, typ, string(quoted.bytes()))
+	p.payload[2], p.payload[3] = 0, 0
+	binary.BigEndian.PutUint32(p.payload[4:], uint32(size))
+	if from.Is6() {
+		return p.sealed(2)
+	}
+	p.payload[1] = 4
+	binary.BigEndian.PutUint16(p.payload[2:], ^sum(p.payload))
+	return p
+}
+
+// sizes is a node that sends to others without a word about what becomes of its packets, as the kernel's WireGuard does.
+type sizes struct {
+	*lab
+	compiler      *ruleset.Compiler
+	family        int
+	proved, other netip.Addr // nodes that it sends to
+}
+
+func newSizes(t *testing.T, family int) *sizes {
+	l := newLab(t)
+	s := &sizes{lab: l, family: family, proved: outsiders[family], other: outsiders[2+family]}
+	c := l.cluster()
+	s.compiler = ruleset.CompilerOf(ruleset.Input{Pods: c.Pods, Namespaces: c.Namespaces, Attachments: l.attachments(), Network: l.network()})
+	s.prove()
+	inside(t, l.router.ns, func() {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: 51820})
+		must(t, "listen", err)
+		t.Cleanup(func() { conn.Close() })
+	})
+	return s
+}
+
+func (s *sizes) prove(all ...ruleset.Proof) {
+	s.Helper()
+	s.compiler.SetProved(all)
+	converge(s, s.table, s.compiler.Ruleset())
+	sameRuleset(s, s.table, s.compiler.Ruleset())
+}
+
+// learned is the size that the kernel believes to fit on the way to an address; none: zero.
+func (s *sizes) learned(to netip.Addr) int {
+	s.Helper()
+	routes, err := s.router.handle.RouteGet(to.AsSlice())
+	must(s, "get route", err)
+	return routes[0].MTU
+}
+
+// said has a place say that what the node has sent to another was too large.
+func (s *sizes) said(by *place, quoted packet, size int) {
+	s.Helper()
+	s.inject(by, s.toRouter(by, tooBig(by.addresses[s.family], ownNode[s.family], quoted, size)))
+}
+
+func (s *sizes) quoted(to netip.Addr, port uint16) packet {
+	return udpPacket(flow{Flow: policy.Flow{Source: ownNode[s.family], Destination: to, Protocol: identity.UDP, Port: port}}, 51820, "")
+}
+
+func (s *sizes) echo(to netip.Addr) packet {
+	f := flow{Flow: policy.Flow{Source: ownNode[s.family], Destination: to, Protocol: []identity.Protocol{icmp, icmp6}[s.family]}}
+	return icmpPacket(f, []byte{8, 128}[s.family], "")
+}
+
+// believed says whether the kernel has taken an error's word: one of another address, which it believes, comes behind it.
+func (s *sizes) believed(by *place, quoted packet, size, behind int) bool {
+	s.Helper()
+	before := s.learned(s.proved)
+	s.said(by, quoted, size)
+	s.until("the kernel believes what is said of an address of which nothing is proved", func() bool {
+		s.said(s.outside, s.quoted(s.other, 51820), behind)
+		return s.learned(s.other) == behind
+	})
+	return s.learned(s.proved) != before
+}
+
+// TestForgedSizesAreNotBelieved: as long as it is proved that packets of a size arrive at a node, the kernel does not believe
+// by whomever, and about whatever, that they do not. What is proved no more, it believes.
+func TestForgedSizesAreNotBelieved(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		s := newSizes(t, family)
+		behind := 1450
+		for _, proof := range []uint16{1500, 1390} {
+			s.prove(ruleset.Proof{Address: s.proved, Size: proof}, ruleset.Proof{Address: s.other, Size: 1280})
+			for what, quoted := range map[string]packet{
+				"the tunnel": s.quoted(s.proved, 51820), "a connection that is none": s.quoted(s.proved, 9), "a ping": s.echo(s.proved),
+			} {
+				for _, size := range []int{int(proof) - 1, 1280, 576, 1, 0} {
+					behind--
+					if s.believed(s.outside, quoted, size, behind) {
+						t.Fatalf("%d bytes are proved: of %s, %d are believed: the kernel takes %d", proof, what, size, s.learned(s.proved))
+					}
+				}
+			}
+		}
+		behind--
+		if !s.believed(s.outside, s.quoted(s.proved, 51820), 1390, behind) || s.learned(s.proved) != 1390 {
+			t.Errorf("1390 bytes are proved and said: the kernel takes %d", s.learned(s.proved))
+		}
+		s.prove()
+		behind--
+		if !s.believed(s.outside, s.quoted(s.proved, 51820), 1300, behind) || s.learned(s.proved) != 1300 {
+			t.Errorf("nothing is proved any more, 1300 are said: the kernel takes %d", s.learned(s.proved))
+		}
+	})
+}
+
+// TestOtherErrorsArrive: an error that bears no size reaches the node's own sockets, whatever is proved of where the packet was
+// for.
+func TestOtherErrorsArrive(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		s := newSizes(t, family)
+		s.prove(ruleset.Proof{Address: s.proved, Size: 1500})
+		inside(t, s.router.ns, func() {
+			conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: s.proved.AsSlice(), Port: 9})
+			must(t, "dial", err)
+			defer conn.Close()
+			s.until("a closed port is told", func() bool {
+				if _, err := conn.Write([]byte("anybody?")); err != nil {
+					return true
+				}
+				return false
+			})
+		})
+	})
+}
+
+// TestMarkedPacketsStayWhole: of what WireGuard sends, routers cut nothing that bears the mark, and all else as before.
+func TestMarkedPacketsStayWhole(t *testing.T) {
+	s := newSizes(t, 0)
+	for name, c := range map[string]struct {
+		port, ecn int
+		whole     bool
+	}{
+		"a probe": {51821, 1, true}, "of the tunnel": {51821, 0, false}, "of the tunnel, ECT(0)": {51821, 2, false},
+		"of the tunnel, congestion": {51821, 3, false}, "another's": {5555, 1, false},
+	} {
+		word := newWord()
+		frame := s.frame(s.outside.end, word, late, func() { s.mark(c.port, c.ecn, word) })
+		if frame == nil {
+			t.Fatalf("%s: nothing arrives", name)
+		}
+		if header := frame[14:34]; header[6]&0x40 != 0 != c.whole || ^sum(header) != 0 {
+			t.Errorf("%s: whole %v wanted, the header is % x", name, c.whole, header)
+		}
+	}
+}
+
+// mark sends a packet that may be cut from a port.
+func (s *sizes) mark(port, ecn int, word string) {
+	s.Helper()
+	inside(s, s.router.ns, func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		must(s, "open socket", err)
+		defer unix.Close(fd)
+		must(s, "allow cutting", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT))
+		must(s, "mark", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, ecn))
+		must(s, "bind", unix.Bind(fd, &unix.SockaddrInet4{Port: port}))
+		must(s, "send", unix.Sendto(fd, []byte(word), 0, &unix.SockaddrInet4{Port: 51820, Addr: s.proved.As4()}))
+	})
+}
