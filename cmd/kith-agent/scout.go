@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/path"
 	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/policy/ruleset"
 )
 
 // lookAround is how often the prober hears of the peers.
@@ -19,8 +23,9 @@ func (a *agent) scout(ctx context.Context) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
 	told := ""
+	var proved []ruleset.Proof
 	for {
-		if err := a.lookAround(ctx); err == nil {
+		if err := a.lookAround(ctx, &proved); err == nil {
 			told = ""
 		} else if ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
@@ -34,17 +39,61 @@ func (a *agent) scout(ctx context.Context) error {
 	}
 }
 
-func (a *agent) lookAround(ctx context.Context) error {
+// lookAround also tells the rules what is proved to arrive, if that is something else than before.
+func (a *agent) lookAround(ctx context.Context, before *[]ruleset.Proof) error {
 	mesh := a.mesher.State().Mesh
 	peers, err := a.device.Peers(ctx)
 	if err != nil {
 		return err
+	}
+	now := proofs(mesh, peers, a.prober.Paths(), time.Now())
+	if !slices.Equal(now, *before) {
+		a.enforcer.Update(func(c *ruleset.Compiler) { c.SetProved(now) })
+		*before = now
 	}
 	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU)))
 }
 
 // carrier knows the largest packet that this node lets out to an endpoint, and the largest that is said to arrive there.
 type carrier func(endpoint netip.AddrPort) (limit, said int, err error)
+
+// fresh is how long a proof holds. The prober checks a known size more often, so that a few lost probes end none.
+const fresh = 30 * time.Second
+
+// proofs are the largest packets that have just arrived whole at the addresses where peers are. ICMP errors about such
+// packets are nobody's word against what was seen. A peer that is at two addresses, one for each lane, proves nothing.
+func proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths []path.Path, now time.Time) []ruleset.Proof {
+	at := map[overlay.Key]netip.AddrPort{}
+	for _, p := range peers {
+		at[p.Key] = p.Endpoint
+	}
+	proved := map[string]int{}
+	for _, p := range paths {
+		if now.Sub(p.ProvedAt) < fresh {
+			proved[p.Node] = p.Proved
+		}
+	}
+	endpoints := map[string]netip.AddrPort{}
+	for _, lane := range mesh.Lanes {
+		for _, p := range lane.Peers {
+			endpoint := at[p.Key]
+			if other, twice := endpoints[p.Name]; twice && endpoint.IsValid() && other.Addr() != endpoint.Addr() {
+				delete(proved, p.Name)
+			} else if endpoint.IsValid() {
+				endpoints[p.Name] = endpoint
+			}
+		}
+	}
+	var out []ruleset.Proof
+	for name, size := range proved {
+		if endpoint, known := endpoints[name]; known && size > 0 {
+			size = overlay.Carries(size, mesh.Lanes[0].MTU, endpoint)
+			out = append(out, ruleset.Proof{Address: endpoint.Addr().Unmap(), Size: uint16(min(size, math.MaxUint16))})
+		}
+	}
+	slices.SortFunc(out, func(a, b ruleset.Proof) int { return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Size, b.Size)) })
+	return out
+}
 
 // targets are the peers that this node can send to, by the first mesh address that both have the family of. A node has a
 // peer on each lane; what this node sends goes by the route's.

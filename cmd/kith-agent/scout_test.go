@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -13,6 +14,7 @@ import (
 	"github.com/kithnet/kith/overlay/path"
 	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/policy/ruleset"
 )
 
 // TestRoutesFollowTheWays holds that a way's size reaches the route, and that a peer that is stuck is made anew.
@@ -56,5 +58,47 @@ func TestTargets(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)
+	}
+}
+
+// TestProofs: the rules hear of the address where a node is, and of the packet that carried the probe there.
+func TestProofs(t *testing.T) {
+	nodes := testNodes[:2:2]
+	local := testMesher(newFakeUnderlay()).local
+	mesh, _ := overlay.Compute(local, nodes, fakeRegistry{}.SetNodes(nodes), nil)
+	at := func(lane0, lane1 string) []wireguard.PeerStatus {
+		peers := []wireguard.PeerStatus{{Key: mesh.Lanes[0].Peers[0].Key}, {Lane: 1, Key: mesh.Lanes[1].Peers[0].Key}}
+		for i, text := range []string{lane0, lane1} {
+			if text != "" {
+				peers[i].Endpoint = netip.MustParseAddrPort(text)
+			}
+		}
+		return peers
+	}
+	now := time.Unix(1e9, 0)
+	name := mesh.Lanes[0].Peers[0].Name
+	device := mesh.Lanes[0].MTU
+	for what, c := range map[string]struct {
+		peers  []wireguard.PeerStatus
+		size   int
+		before time.Duration
+		want   []ruleset.Proof
+	}{
+		"whole":                   {at("192.0.2.2:51820", "192.0.2.2:51821"), device, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: uint16(device + 60)}}},
+		"padded":                  {at("192.0.2.2:51820", "192.0.2.2:51821"), 1281, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}},
+		"over IPv6":               {at("[2001:db8::2]:51820", ""), 1296, 0, []ruleset.Proof{{Address: addrs("2001:db8::2")[0], Size: 1296 + 80}}},
+		"mapped":                  {at("[::ffff:192.0.2.2]:51820", ""), 1296, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}},
+		"old":                     {at("192.0.2.2:51820", "192.0.2.2:51821"), device, fresh, nil},
+		"nothing proved":          {at("192.0.2.2:51820", "192.0.2.2:51821"), 0, 0, nil},
+		"nowhere":                 {at("", ""), device, 0, nil},
+		"at two addresses":        {at("192.0.2.2:51820", "192.0.2.7:51821"), device, 0, nil},
+		"by the second lane":      {at("", "192.0.2.2:51821"), 1296, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}},
+		"larger than a number is": {at("192.0.2.2:51820", ""), 65535, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 65535}}},
+	} {
+		paths := []path.Path{{Node: name, Proved: c.size, ProvedAt: now.Add(-c.before)}, {Node: "unknown", Proved: device, ProvedAt: now}}
+		got := proofs(mesh, c.peers, paths, now)
+		if diff := cmp.Diff(c.want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
 	}
 }
