@@ -12,6 +12,7 @@ import (
 	"github.com/kithnet/kith/overlay/path"
 	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/policy/nft"
 	"github.com/kithnet/kith/policy/ruleset"
 )
 
@@ -23,9 +24,9 @@ func (a *agent) scout(ctx context.Context) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
 	told := ""
-	var proved []ruleset.Proof
+	var seen evidence
 	for {
-		if err := a.lookAround(ctx, &proved); err == nil {
+		if err := a.lookAround(ctx, &seen); err == nil {
 			told = ""
 		} else if ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
@@ -40,18 +41,77 @@ func (a *agent) scout(ctx context.Context) error {
 }
 
 // lookAround also tells the rules what is proved to arrive, if that is something else than before.
-func (a *agent) lookAround(ctx context.Context, before *[]ruleset.Proof) error {
+func (a *agent) lookAround(ctx context.Context, seen *evidence) error {
 	mesh := a.mesher.State().Mesh
 	peers, err := a.device.Peers(ctx)
 	if err != nil {
 		return err
 	}
-	now := proofs(mesh, peers, a.prober.Paths(), time.Now())
-	if !slices.Equal(now, *before) {
-		a.enforcer.Update(func(c *ruleset.Compiler) { c.SetProved(now) })
-		*before = now
+	doubted, err := seen.doubts(nft.Dropped)
+	if err != nil {
+		a.log.Debug("what is said against proofs is not known: their probes take their time", "error", err)
 	}
-	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU)))
+	if now := proofs(mesh, peers, a.prober.Paths(), time.Now()); !slices.Equal(now, seen.proved) {
+		a.enforcer.Update(func(c *ruleset.Compiler) { c.SetProved(now) })
+		seen.proved = now
+	}
+	all := targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU))
+	return a.prober.Follow(mesh.Lanes[0].Addresses, doubt(all, peers, mesh, doubted))
+}
+
+// evidence is what is proved, and how much was said against it that the rules dropped.
+type evidence struct {
+	proved  []ruleset.Proof
+	dropped map[string]uint64 // by chain
+}
+
+// doubts are the addresses against whose proofs somebody may have spoken since the last time: all that share a chain do.
+func (e *evidence) doubts(count func(chains []string, opts ...nft.Option) (map[string]uint64, error)) (map[netip.Addr]bool, error) {
+	var chains []string
+	for _, p := range e.proved {
+		if !slices.Contains(chains, p.Chain()) {
+			chains = append(chains, p.Chain())
+		}
+	}
+	before := e.dropped
+	now, err := count(chains)
+	if err != nil {
+		return nil, err
+	}
+	e.dropped = now
+	out := map[netip.Addr]bool{}
+	for _, p := range e.proved {
+		if last, known := before[p.Chain()]; known && now[p.Chain()] > last {
+			out[p.Address] = true
+		}
+	}
+	return out, nil
+}
+
+// doubt marks the targets whose peers are at the addresses.
+func doubt(all []probe.Target, peers []wireguard.PeerStatus, mesh overlay.Mesh, addresses map[netip.Addr]bool) []probe.Target {
+	doubted := map[string]bool{}
+	names := namesOf(mesh)
+	for _, p := range peers {
+		if addresses[p.Endpoint.Addr().Unmap()] {
+			doubted[names[p.Key]] = true
+		}
+	}
+	for i := range all {
+		all[i].Doubted = doubted[all[i].Name]
+	}
+	return all
+}
+
+// namesOf are the nodes' names by their keys on each lane.
+func namesOf(mesh overlay.Mesh) map[overlay.Key]string {
+	names := map[overlay.Key]string{}
+	for _, lane := range mesh.Lanes {
+		for _, p := range lane.Peers {
+			names[p.Key] = p.Name
+		}
+	}
+	return names
 }
 
 // carrier knows the largest packet that this node lets out to an endpoint, and the largest that is said to arrive there.
@@ -98,12 +158,7 @@ func proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths []path.Path, 
 // targets are the peers that this node can send to, by the first mesh address that both have the family of. A node has a
 // peer on each lane; what this node sends goes by the route's.
 func targets(mesh overlay.Mesh, peers []wireguard.PeerStatus, members []overlay.Member, carries carrier) []probe.Target {
-	names := map[overlay.Key]string{}
-	for _, lane := range mesh.Lanes {
-		for _, p := range lane.Peers {
-			names[p.Key] = p.Name
-		}
-	}
+	names := namesOf(mesh)
 	received := map[string]int64{}
 	endpoints := map[string]netip.AddrPort{}
 	for _, p := range peers {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/kithnet/kith/overlay/path"
 	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/policy/nft"
 	"github.com/kithnet/kith/policy/ruleset"
 )
 
@@ -99,6 +101,68 @@ func TestProofs(t *testing.T) {
 		got := proofs(mesh, c.peers, paths, now)
 		if diff := cmp.Diff(c.want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+}
+
+// TestDoubts: who speaks against a proof has the way probed to all that share it, and what was said before there was any, or by
+// nobody, none.
+func TestDoubts(t *testing.T) {
+	counts := map[string]uint64{}
+	failing := errors.New("cannot count")
+	var fails error
+	count := func(chains []string, _ ...nft.Option) (map[string]uint64, error) {
+		out := map[string]uint64{}
+		for _, c := range chains {
+			out[c] = counts[c]
+		}
+		return out, fails
+	}
+	ask := func(e *evidence) (out []string) {
+		t.Helper()
+		doubted, err := e.doubts(count)
+		if !errors.Is(err, fails) {
+			t.Errorf("error %v", err)
+		}
+		for _, p := range e.proved {
+			if doubted[p.Address] {
+				out = append(out, p.Address.String())
+			}
+		}
+		return out
+	}
+	e := evidence{proved: []ruleset.Proof{
+		{Address: addrs("192.0.2.2")[0], Size: 1500}, {Address: addrs("192.0.2.3")[0], Size: 1500}, {Address: addrs("192.0.2.4")[0], Size: 1400},
+		{Address: addrs("2001:db8::2")[0], Size: 1500},
+	}}
+	counts[e.proved[0].Chain()] = 7
+	for n, want := range []string{"", "", "192.0.2.2 192.0.2.3", "", "", "192.0.2.2 192.0.2.3 2001:db8::2", ""} {
+		fails = nil
+		switch n {
+		case 2, 5:
+			counts[e.proved[0].Chain()]++
+			counts[e.proved[3].Chain()] += uint64(n / 5)
+		case 3: // the chain was made anew
+			counts[e.proved[0].Chain()] = 0
+		case 4:
+			fails = failing
+		}
+		if got := strings.Join(ask(&e), " "); got != want {
+			t.Errorf("look %d: doubted %q, want %q", n, got, want)
+		}
+	}
+}
+
+// TestDoubtedTargets: the target is the node whose peer, on any lane, is at the address.
+func TestDoubtedTargets(t *testing.T) {
+	nodes := testNodes[:2:2]
+	mesh, _ := overlay.Compute(testMesher(newFakeUnderlay()).local, nodes, fakeRegistry{}.SetNodes(nodes), nil)
+	peers := []wireguard.PeerStatus{{Key: mesh.Lanes[0].Peers[0].Key}, {Lane: 1, Key: mesh.Lanes[1].Peers[0].Key, Endpoint: netip.MustParseAddrPort("[::ffff:192.0.2.2]:51821")}}
+	all := []probe.Target{{Target: path.Target{Name: mesh.Lanes[0].Peers[0].Name}}, {Target: path.Target{Name: "another"}}}
+	for _, said := range []bool{true, false} {
+		got := doubt(all, peers, mesh, map[netip.Addr]bool{addrs("192.0.2.2")[0]: said})
+		if got[0].Doubted != said || got[1].Doubted {
+			t.Errorf("said %v: %+v", said, got)
 		}
 	}
 }

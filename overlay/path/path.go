@@ -11,7 +11,7 @@
 //   - A size is the result only if it came back, or if it is the smallest. It is never above the target's limit.
 //   - A way that answers has its size found in a bounded number of rounds, and with a few packets in each.
 //   - Silence says nothing about sizes: what was known stays.
-//   - A hint costs a few probes, at most once in an interval. It changes nothing by itself.
+//   - A hint, or a doubt, costs a few probes, at most once in an interval. It changes nothing by itself.
 //   - What is proved came back although nobody on the way could cut it. Probes that find less end the proof.
 //   - A peer is to be made anew at most once in one silence, and only if gossip calls the node alive and not a byte
 //     comes from it.
@@ -48,6 +48,7 @@ type Target struct {
 	Name     string
 	Limit    int   // the largest packet that this end lets into the tunnel
 	Hint     int   // the largest that is said to arrive, by whomever; zero: nobody says
+	Doubted  bool  // somebody says since the last time that less arrives than is proved
 	Received int64 // bytes that have come from its peer
 	Alive    bool  // as gossip says
 }

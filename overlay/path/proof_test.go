@@ -80,3 +80,41 @@ func TestSilenceProvesNothing(t *testing.T) {
 		t.Errorf("after a minute of silence %d were proved %s ago", size, age)
 	}
 }
+
+// TestDoubtIsLookedAtAtOnce: a way that shrinks, of which somebody says so, is known a few lost probes later, and one that does not
+// costs a few probes, however often it is said.
+func TestDoubtIsLookedAtAtOnce(t *testing.T) {
+	for n := range 20 {
+		w := newWorld(t, Target{Name: "n", Limit: 1440, Hint: 1440})
+		w.run(time.Minute + time.Duration(n)*500*time.Millisecond)
+		w.targets[0].Doubted = true
+		w.carries["n"] = 1300
+		for range 3 {
+			w.follow()
+			w.run(2 * time.Second)
+		}
+		if got := w.path("n").MTU; got > 1300 {
+			t.Errorf("taken for %d after 6 s of doubt", got)
+		}
+	}
+}
+
+func TestDoubtsAreNoLimit(t *testing.T) {
+	quiet, w := newWorld(t, Target{Name: "n", Limit: 1440, Hint: 1440}), newWorld(t, Target{Name: "n", Limit: 1440, Hint: 1440})
+	for _, one := range []*world{quiet, w} {
+		one.run(time.Minute)
+		one.sent = 0
+	}
+	quiet.run(10 * time.Minute)
+	for range 300 {
+		w.targets[0].Doubted = true
+		w.follow()
+		w.run(2 * time.Second)
+		if p := w.path("n"); p.MTU != 1440 || p.Proved != 1440 {
+			t.Fatalf("the way is taken for %+v", p)
+		}
+	}
+	if extra, most := w.sent-quiet.sent, 5*int(10*time.Minute/w.table.config.Interval); extra > most {
+		t.Errorf("costs %d probes, at most %d expected", extra, most)
+	}
+}

@@ -53,6 +53,9 @@ func (w *way) follow(now time.Time, target Target) {
 	w.target = target
 	w.sizer.bound(now, target.Limit)
 	w.sizer.suspect(now, target.Hint)
+	if target.Doubted {
+		w.sizer.again(now)
+	}
 }
 
 // due returns the sizes to send now.

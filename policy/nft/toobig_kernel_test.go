@@ -127,6 +127,30 @@ func TestForgedSizesAreNotBelieved(t *testing.T) {
 	})
 }
 
+// TestDroppedSizesAreCounted: whoever probes the way learns that somebody says that less arrives, also where nothing is learned.
+func TestDroppedSizesAreCounted(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		s := newSizes(t, family)
+		proof := ruleset.Proof{Address: s.proved, Size: 1500}
+		s.prove(proof, ruleset.Proof{Address: s.other, Size: 1280})
+		count := func() uint64 {
+			n, err := Dropped([]string{proof.Chain(), "none"}, InNamespace(int(s.router.ns)))
+			must(t, "count", err)
+			if len(n) != 2 || n["none"] != 0 {
+				t.Fatalf("counted %v", n)
+			}
+			return n[proof.Chain()]
+		}
+		if n := count(); n != 0 {
+			t.Errorf("%d are counted before anybody has said anything", n)
+		}
+		s.believed(s.outside, s.quoted(s.proved, 51820), 1300, 1450)
+		if n := count(); n != 1 {
+			t.Errorf("one is said, %d are counted", n)
+		}
+	})
+}
+
 // TestOtherErrorsArrive: an error that bears no size reaches the node's own sockets, whatever is proved of where the packet was
 // for.
 func TestOtherErrorsArrive(t *testing.T) {

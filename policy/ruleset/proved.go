@@ -65,6 +65,9 @@ func (c *Compiler) settleProved() {
 	c.proved.made = c.proved.sizes
 }
 
+// Chain is the chain at which errors end that say less than what is proved. Proofs of one size share it.
+func (p Proof) Chain() string { return provedChain(p.Address, p.Size) }
+
 func provedChain(addr netip.Addr, size uint16) string {
 	return fmt.Sprintf("%s_%d", byFamily(addr, mapProved4, mapProved6), size)
 }
