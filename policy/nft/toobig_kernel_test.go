@@ -32,6 +32,19 @@ func tooBig(from, to netip.Addr, quoted packet, size int) packet {
 	return p
 }
 
+// behind puts something between the header and the error: options, or the header of a fragment that is none.
+func (p packet) behind(next byte) packet {
+	if p.source.Is4() {
+		return p.withOptions([]byte{1, 1, 1, 0})
+	}
+	extension := []byte{p.protocol, 0, 1, 4, 0, 0, 0, 0} // padding
+	if next == unix.IPPROTO_FRAGMENT {
+		extension = []byte{p.protocol, 0, 0, 0, 0, 0, 0, 9}
+	}
+	p.protocol, p.payload = next, append(extension, p.payload...)
+	return p
+}
+
 // sizes is a node that sends to others without a word about what becomes of its packets, as the kernel's WireGuard does.
 type sizes struct {
 	*lab
@@ -59,6 +72,31 @@ func (s *sizes) prove(all ...ruleset.Proof) {
 	s.compiler.SetProved(all)
 	converge(s, s.table, s.compiler.Ruleset())
 	sameRuleset(s, s.table, s.compiler.Ruleset())
+}
+
+// TestForgedSizesBehindHeaders: so is it where an error's header is longer than it need be.
+func TestForgedSizesBehindHeaders(t *testing.T) {
+	families(t, func(t *testing.T, family int) {
+		s := newSizes(t, family)
+		size := 1400
+		for _, next := range []byte{unix.IPPROTO_DSTOPTS, unix.IPPROTO_HOPOPTS, unix.IPPROTO_FRAGMENT} {
+			for _, proved := range []bool{true, false} {
+				s.prove(ruleset.Proof{Address: s.other, Size: 1280})
+				if proved {
+					s.prove(ruleset.Proof{Address: s.proved, Size: 1500}, ruleset.Proof{Address: s.other, Size: 1280})
+				}
+				size--
+				s.inject(s.outside, s.toRouter(s.outside, tooBig(s.outside.addresses[family], ownNode[family], s.quoted(s.proved, 51820), size).behind(next)))
+				s.until("the kernel believes what is said of an address of which nothing is proved", func() bool {
+					s.said(s.outside, s.quoted(s.other, 51820), size)
+					return s.learned(s.other) == size
+				})
+				if got := s.learned(s.proved) == size; got == proved {
+					t.Errorf("behind a header of type %d, proved %v: %d bytes are believed: %v", next, proved, size, got)
+				}
+			}
+		}
+	})
 }
 
 // learned is the size that the kernel believes to fit on the way to an address; none: zero.
