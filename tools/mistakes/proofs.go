@@ -45,5 +45,20 @@ func inProofs() []mistake {
 			right: "if now.Sub(p.ProvedAt) < fresh {", wrong: "if p.Proved > 0 {",
 			pkg: "./cmd/kith-agent", test: "TestProofs",
 		},
+		{
+			name: "nobody looks where a proof is doubted", file: way,
+			right: "\t\tw.sizer.again(now)\n", wrong: "",
+			pkg: "./overlay/path", test: "TestDoubtIsLookedAtAtOnce",
+		},
+		{
+			name: "what is said before there is a count is a doubt", file: "cmd/kith-agent/scout.go",
+			right: "last, known := before[p.Chain()]; known && now", wrong: "last := before[p.Chain()]; now",
+			pkg: "./cmd/kith-agent", test: "TestDoubts",
+		},
+		{
+			name: "neighbours that a node needs are as others", file: "overlay/wireguard/neighbours.go", tags: inKernel,
+			right: "return set(hop, now, netlink.NTF_EXT_LEARNED)", wrong: "return set(hop, now, 0)",
+			pkg: "./overlay/wireguard", test: "TestNeighboursAreKept", says: "counts:",
+		},
 	}
 }
