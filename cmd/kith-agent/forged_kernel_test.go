@@ -27,6 +27,7 @@ type proven struct {
 	probers  [2]*probe.Prober
 	compiler *ruleset.Compiler
 	told     []ruleset.Proof
+	seen     evidence
 }
 
 func newProven(t *testing.T, family int) *proven {
@@ -55,7 +56,7 @@ func (p *proven) look(i int) {
 			return err
 		}
 		if i == 0 {
-			p.told = proofs(n.mesh, peers, p.probers[i].Paths(), time.Now())
+			p.told = p.seen.proofs(n.mesh, peers, p.probers[i].Paths(), time.Now())
 		}
 		return p.probers[i].Follow(n.mesh.Lanes[0].Addresses, targets(n.mesh, peers, nil, n.device.Carrier(tunnelUnderlayMTU)))
 	}))

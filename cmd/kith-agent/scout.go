@@ -51,18 +51,20 @@ func (a *agent) lookAround(ctx context.Context, seen *evidence) error {
 	if err != nil {
 		a.log.Debug("what is said against proofs is not known: their probes take their time", "error", err)
 	}
-	if now := proofs(mesh, peers, a.prober.Paths(), time.Now()); !slices.Equal(now, seen.proved) {
+	all := targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU))
+	err = a.prober.Follow(mesh.Lanes[0].Addresses, doubt(all, peers, mesh, doubted))
+	if now := seen.proofs(mesh, peers, a.prober.Paths(), time.Now()); !slices.Equal(now, seen.proved) {
 		a.enforcer.Update(func(c *ruleset.Compiler) { c.SetProved(now) })
 		seen.proved = now
 	}
-	all := targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU))
-	return a.prober.Follow(mesh.Lanes[0].Addresses, doubt(all, peers, mesh, doubted))
+	return err
 }
 
 // evidence is what is proved, and how much was said against it that the rules dropped.
 type evidence struct {
 	proved  []ruleset.Proof
-	dropped map[string]uint64 // by chain
+	dropped map[string]uint64    // by chain
+	since   map[string]time.Time // when each node was first seen
 }
 
 // doubts are the addresses against whose proofs somebody may have spoken since the last time: all that share a chain do.
@@ -117,21 +119,52 @@ func namesOf(mesh overlay.Mesh) map[overlay.Key]string {
 // carrier knows the largest packet that this node lets out to an endpoint, and the largest that is said to arrive there.
 type carrier func(endpoint netip.AddrPort) (limit, said int, err error)
 
-// fresh is how long a proof holds. The prober checks a known size more often, so that a few lost probes end none.
-const fresh = 30 * time.Second
+const (
+	// fresh is how long a proof holds. The prober checks a known size more often, so that a few lost probes end none.
+	fresh = 30 * time.Second
+	// patient is how long it holds while nothing at all comes back, as from a node that restarts.
+	patient = 10 * time.Minute
+	// trial is how long the whole way to a node that was never heard is taken for proved, so that probes decide first.
+	trial = 20 * time.Second
+)
+
+// holds returns what is proved of a way, in the tunnel, where whole is the most that there is room for.
+func holds(p path.Path, whole int, since, now time.Time) int {
+	switch {
+	case p.MTU == 0 && now.Sub(since) < trial:
+		return whole
+	case now.Sub(p.ProvedAt) < fresh:
+		return p.Proved
+	case !p.Silent.IsZero() && p.Silent.Sub(p.ProvedAt) < fresh && now.Sub(p.Silent) < patient:
+		return p.Proved
+	}
+	return 0
+}
+
+// meet notes who is seen for the first time, and forgets who is gone.
+func (e *evidence) meet(paths []path.Path, now time.Time) {
+	since := make(map[string]time.Time, len(paths))
+	for _, p := range paths {
+		since[p.Node] = now
+		if first, known := e.since[p.Node]; known {
+			since[p.Node] = first
+		}
+	}
+	e.since = since
+}
 
 // proofs are the largest packets that have just arrived whole at the addresses where peers are. ICMP errors about such
 // packets are nobody's word against what was seen. A peer that is at two addresses, one for each lane, proves nothing.
-func proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths []path.Path, now time.Time) []ruleset.Proof {
+func (e *evidence) proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths []path.Path, now time.Time) []ruleset.Proof {
+	e.meet(paths, now)
 	at := map[overlay.Key]netip.AddrPort{}
 	for _, p := range peers {
 		at[p.Key] = p.Endpoint
 	}
 	proved := map[string]int{}
+	whole := mesh.Lanes[0].MTU
 	for _, p := range paths {
-		if now.Sub(p.ProvedAt) < fresh {
-			proved[p.Node] = p.Proved
-		}
+		proved[p.Node] = holds(p, whole, e.since[p.Node], now)
 	}
 	endpoints := map[string]netip.AddrPort{}
 	for _, lane := range mesh.Lanes {
@@ -147,7 +180,7 @@ func proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths []path.Path, 
 	var out []ruleset.Proof
 	for name, size := range proved {
 		if endpoint, known := endpoints[name]; known && size > 0 {
-			size = overlay.Carries(size, mesh.Lanes[0].MTU, endpoint)
+			size = overlay.Carries(size, whole, endpoint)
 			out = append(out, ruleset.Proof{Address: endpoint.Addr().Unmap(), Size: uint16(min(size, math.MaxUint16))})
 		}
 	}

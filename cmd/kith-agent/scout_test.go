@@ -97,8 +97,9 @@ func TestProofs(t *testing.T) {
 		"by the second lane":      {at("", "192.0.2.2:51821"), 1296, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}},
 		"larger than a number is": {at("192.0.2.2:51820", ""), 65535, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 65535}}},
 	} {
-		paths := []path.Path{{Node: name, Proved: c.size, ProvedAt: now.Add(-c.before)}, {Node: "unknown", Proved: device, ProvedAt: now}}
-		got := proofs(mesh, c.peers, paths, now)
+		paths := []path.Path{{Node: name, MTU: device, Proved: c.size, ProvedAt: now.Add(-c.before)}, {Node: "unknown", Proved: device, ProvedAt: now}}
+		var e evidence
+		got := e.proofs(mesh, c.peers, paths, now)
 		if diff := cmp.Diff(c.want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
@@ -164,5 +165,47 @@ func TestDoubtedTargets(t *testing.T) {
 		if got[0].Doubted != said || got[1].Doubted {
 			t.Errorf("said %v: %+v", said, got)
 		}
+	}
+}
+
+// TestProofsHold: a way is on trial before probes have decided, and what they proved outlives a silence, not an answer that says less.
+func TestProofsHold(t *testing.T) {
+	begin := time.Unix(1e9, 0)
+	after := func(d time.Duration) time.Time { return begin.Add(d) }
+	for what, c := range map[string]struct {
+		path path.Path
+		now  time.Duration
+		want int
+	}{
+		"never heard":                 {path.Path{}, 0, 1440},
+		"never heard, just before":    {path.Path{Silent: after(time.Second)}, trial - 1, 1440},
+		"never heard for long":        {path.Path{}, trial, 0},
+		"found by pieces":             {path.Path{MTU: 1440}, 0, 0},
+		"found to be less":            {path.Path{MTU: 1296, Proved: 1296, ProvedAt: begin}, time.Second, 1296},
+		"fresh":                       {path.Path{MTU: 1440, Proved: 1440, ProvedAt: begin}, fresh - 1, 1440},
+		"answers, and proves no more": {path.Path{MTU: 1440, Proved: 1440, ProvedAt: begin}, fresh, 0},
+		"silent":                      {path.Path{MTU: 1440, Proved: 1440, ProvedAt: begin, Silent: after(time.Second)}, fresh + patient/2, 1440},
+		"silent for ever":             {path.Path{MTU: 1440, Proved: 1440, ProvedAt: begin, Silent: after(time.Second)}, time.Second + patient, 0},
+		"silent later":                {path.Path{MTU: 1440, Proved: 1440, ProvedAt: begin, Silent: after(time.Hour)}, time.Hour, 0},
+	} {
+		if got := holds(c.path, 1440, begin, after(c.now)); got != c.want {
+			t.Errorf("%s: %d are proved, want %d", what, got, c.want)
+		}
+	}
+}
+
+// TestTrialIsNotRepeated: a node is on trial from when it is first seen, and again only if it was gone.
+func TestTrialIsNotRepeated(t *testing.T) {
+	var e evidence
+	begin := time.Unix(1e9, 0)
+	e.meet([]path.Path{{Node: "a"}}, begin)
+	e.meet([]path.Path{{Node: "a"}, {Node: "b"}}, begin.Add(trial))
+	if !e.since["a"].Equal(begin) || !e.since["b"].Equal(begin.Add(trial)) {
+		t.Errorf("seen since %v", e.since)
+	}
+	e.meet([]path.Path{{Node: "b"}}, begin.Add(2*trial))
+	e.meet([]path.Path{{Node: "a"}, {Node: "b"}}, begin.Add(3*trial))
+	if !e.since["a"].Equal(begin.Add(3*trial)) || !e.since["b"].Equal(begin.Add(trial)) {
+		t.Errorf("seen since %v", e.since)
 	}
 }

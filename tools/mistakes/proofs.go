@@ -42,8 +42,8 @@ func inProofs() []mistake {
 		},
 		{
 			name: "a proof holds for ever", file: "cmd/kith-agent/scout.go",
-			right: "if now.Sub(p.ProvedAt) < fresh {", wrong: "if p.Proved > 0 {",
-			pkg: "./cmd/kith-agent", test: "TestProofs",
+			right: "case now.Sub(p.ProvedAt) < fresh:", wrong: "case p.Proved > 0:",
+			pkg: "./cmd/kith-agent", test: "TestProofsHold",
 		},
 		{
 			name: "nobody looks where a proof is doubted", file: way,
