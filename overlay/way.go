@@ -11,6 +11,13 @@ func Fits(underlayMTU int, endpoint netip.AddrPort) int {
 	return Local{UnderlayMTU: underlayMTU}.routeMTU(FamilyOf(endpoint.Addr()))
 }
 
+// Carries returns how large the encrypted packet is that has carried one of a size to
+// the endpoint, where the device's MTU is known: the padding does not go beyond it.
+func Carries(size, deviceMTU int, endpoint netip.AddrPort) int {
+	padded := (size + padding - 1) / padding * padding
+	return max(size, min(padded, deviceMTU)) + FamilyOf(endpoint.Addr()).overhead()
+}
+
 // Within narrows the routes to what the ways to the nodes carry, by node name. A
 // node whose way is not known yet keeps the MTU its route has, if that is lower: it
 // was known once. No route grows beyond what m has for it.

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/path"
 	"github.com/kithnet/kith/overlay/probe"
 	"github.com/kithnet/kith/overlay/wireguard"
+	"github.com/kithnet/kith/policy/nft"
+	"github.com/kithnet/kith/policy/ruleset"
 )
 
 // lookAround is how often the prober hears of the peers.
@@ -19,8 +24,9 @@ func (a *agent) scout(ctx context.Context) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
 	told := ""
+	var seen evidence
 	for {
-		if err := a.lookAround(ctx); err == nil {
+		if err := a.lookAround(ctx, &seen); err == nil {
 			told = ""
 		} else if ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
@@ -34,27 +40,158 @@ func (a *agent) scout(ctx context.Context) error {
 	}
 }
 
-func (a *agent) lookAround(ctx context.Context) error {
+// lookAround also tells the rules what is proved to arrive, if that is something else than before.
+func (a *agent) lookAround(ctx context.Context, seen *evidence) error {
 	mesh := a.mesher.State().Mesh
 	peers, err := a.device.Peers(ctx)
 	if err != nil {
 		return err
 	}
-	return a.prober.Follow(mesh.Lanes[0].Addresses, targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU)))
+	doubted, err := seen.doubts(nft.Dropped)
+	if err != nil {
+		a.log.Debug("what is said against proofs is not known: their probes take their time", "error", err)
+	}
+	all := targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU))
+	err = a.prober.Follow(mesh.Lanes[0].Addresses, doubt(all, peers, mesh, doubted))
+	if now := seen.proofs(mesh, peers, a.prober.Paths(), time.Now()); !slices.Equal(now, seen.proved) {
+		a.enforcer.Update(func(c *ruleset.Compiler) { c.SetProved(now) })
+		seen.proved = now
+	}
+	return err
 }
 
-// carrier knows the largest packet that this node lets out to an endpoint, and the largest that is said to arrive there.
-type carrier func(endpoint netip.AddrPort) (limit, said int, err error)
+// evidence is what is proved, and how much was said against it that the rules dropped.
+type evidence struct {
+	proved  []ruleset.Proof
+	dropped map[string]uint64    // by chain
+	since   map[string]time.Time // when each node was first seen
+}
 
-// targets are the peers that this node can send to, by the first mesh address that both have the family of. A node has a
-// peer on each lane; what this node sends goes by the route's.
-func targets(mesh overlay.Mesh, peers []wireguard.PeerStatus, members []overlay.Member, carries carrier) []probe.Target {
+// doubts are the addresses against whose proofs somebody may have spoken since the last time: all that share a chain do.
+func (e *evidence) doubts(count func(chains []string, opts ...nft.Option) (map[string]uint64, error)) (map[netip.Addr]bool, error) {
+	var chains []string
+	for _, p := range e.proved {
+		if !slices.Contains(chains, p.Chain()) {
+			chains = append(chains, p.Chain())
+		}
+	}
+	before := e.dropped
+	now, err := count(chains)
+	if err != nil {
+		return nil, err
+	}
+	e.dropped = now
+	out := map[netip.Addr]bool{}
+	for _, p := range e.proved {
+		if last, known := before[p.Chain()]; known && now[p.Chain()] > last {
+			out[p.Address] = true
+		}
+	}
+	return out, nil
+}
+
+// doubt marks the targets whose peers are at the addresses.
+func doubt(all []probe.Target, peers []wireguard.PeerStatus, mesh overlay.Mesh, addresses map[netip.Addr]bool) []probe.Target {
+	doubted := map[string]bool{}
+	names := namesOf(mesh)
+	for _, p := range peers {
+		if addresses[p.Endpoint.Addr().Unmap()] {
+			doubted[names[p.Key]] = true
+		}
+	}
+	for i := range all {
+		all[i].Doubted = doubted[all[i].Name]
+	}
+	return all
+}
+
+// namesOf are the nodes' names by their keys on each lane.
+func namesOf(mesh overlay.Mesh) map[overlay.Key]string {
 	names := map[overlay.Key]string{}
 	for _, lane := range mesh.Lanes {
 		for _, p := range lane.Peers {
 			names[p.Key] = p.Name
 		}
 	}
+	return names
+}
+
+// carrier knows the largest packet that this node lets out to an endpoint, and the largest that is said to arrive there.
+type carrier func(endpoint netip.AddrPort) (limit, said int, err error)
+
+const (
+	// fresh is how long a proof holds. The prober checks a known size more often, so that a few lost probes end none.
+	fresh = 30 * time.Second
+	// patient is how long it holds while nothing at all comes back, as from a node that restarts.
+	patient = 10 * time.Minute
+	// trial is how long the whole way to a node that was never heard is taken for proved, so that probes decide first.
+	trial = 20 * time.Second
+)
+
+// holds returns what is proved of a way, in the tunnel, where whole is the most that there is room for.
+func holds(p path.Path, whole int, since, now time.Time) int {
+	switch {
+	case p.MTU == 0 && now.Sub(since) < trial:
+		return whole
+	case now.Sub(p.ProvedAt) < fresh:
+		return p.Proved
+	case !p.Silent.IsZero() && p.Silent.Sub(p.ProvedAt) < fresh && now.Sub(p.Silent) < patient:
+		return p.Proved
+	}
+	return 0
+}
+
+// meet notes who is seen for the first time, and forgets who is gone.
+func (e *evidence) meet(paths []path.Path, now time.Time) {
+	since := make(map[string]time.Time, len(paths))
+	for _, p := range paths {
+		since[p.Node] = now
+		if first, known := e.since[p.Node]; known {
+			since[p.Node] = first
+		}
+	}
+	e.since = since
+}
+
+// proofs are the largest packets that have just arrived whole at the addresses where peers are. ICMP errors about such
+// packets are nobody's word against what was seen. A peer that is at two addresses, one for each lane, proves nothing.
+func (e *evidence) proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths []path.Path, now time.Time) []ruleset.Proof {
+	e.meet(paths, now)
+	at := map[overlay.Key]netip.AddrPort{}
+	for _, p := range peers {
+		at[p.Key] = p.Endpoint
+	}
+	proved := map[string]int{}
+	whole := mesh.Lanes[0].MTU
+	for _, p := range paths {
+		proved[p.Node] = holds(p, whole, e.since[p.Node], now)
+	}
+	endpoints := map[string]netip.AddrPort{}
+	for _, lane := range mesh.Lanes {
+		for _, p := range lane.Peers {
+			endpoint := at[p.Key]
+			if other, twice := endpoints[p.Name]; twice && endpoint.IsValid() && other.Addr() != endpoint.Addr() {
+				delete(proved, p.Name)
+			} else if endpoint.IsValid() {
+				endpoints[p.Name] = endpoint
+			}
+		}
+	}
+	var out []ruleset.Proof
+	for name, size := range proved {
+		if endpoint, known := endpoints[name]; known && size > 0 {
+			size = overlay.Carries(size, whole, endpoint)
+			out = append(out, ruleset.Proof{Address: endpoint.Addr().Unmap(), Size: uint16(min(size, math.MaxUint16))})
+		}
+	}
+	slices.SortFunc(out, func(a, b ruleset.Proof) int { return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Size, b.Size)) })
+	return out
+}
+
+// targets are the peers that this node can send to, by the first mesh address that both have the family of. A node has a
+// peer on each lane; what this node sends goes by the route's.
+func targets(mesh overlay.Mesh, peers []wireguard.PeerStatus, members []overlay.Member, carries carrier) []probe.Target {
+	names := namesOf(mesh)
 	received := map[string]int64{}
 	endpoints := map[string]netip.AddrPort{}
 	for _, p := range peers {

@@ -99,6 +99,7 @@ func (a *agent) keepMesh(ctx context.Context) error {
 	g.Go(func() error { return a.lanes.run(ctx) })
 	g.Go(func() error { return a.prober.Run(ctx) })
 	g.Go(func() error { return a.scout(ctx) })
+	g.Go(func() error { return a.keepNeighbours(ctx) })
 	g.Go(func() error { return a.announcer.Run(ctx) })
 	g.Go(func() error { return a.herald(ctx) })
 	g.Go(func() error { return a.followSelf(ctx, address) })

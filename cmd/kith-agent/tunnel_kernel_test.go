@@ -38,8 +38,9 @@ const (
 // they go with the test.
 type tunnel struct {
 	testing.TB
-	mode  wireguard.Mode
-	nodes [2]*tunnelNode
+	mode   wireguard.Mode
+	family int // of the cable that the tunnel goes over
+	nodes  [2]*tunnelNode
 }
 
 // place runs functions in a network namespace of its own.
@@ -55,6 +56,7 @@ type tunnelNode struct {
 	api        overlay.Node
 	keys       *wireguard.Keyring
 	device     *wireguard.Device
+	mesh       overlay.Mesh
 	names      [overlay.Lanes]string // the devices', while they are configured
 	process    int                   // wireguard-go's; 0 in the kernel
 	table      *nft.Table
@@ -104,7 +106,13 @@ func mustDo(b testing.TB, what string, err error) {
 // newTunnel makes all of it as the agents would: mesh, pods, and empty tables.
 func newTunnel(b testing.TB, mode wireguard.Mode) *tunnel {
 	b.Helper()
-	t := &tunnel{TB: b, mode: mode}
+	return newTunnelOver(b, mode, 0)
+}
+
+// newTunnelOver is one over IPv4 (0) or IPv6 (1).
+func newTunnelOver(b testing.TB, mode wireguard.Mode, family int) *tunnel {
+	b.Helper()
+	t := &tunnel{TB: b, mode: mode, family: family}
 	for i := range t.nodes {
 		t.nodes[i] = t.newNode(i + 1)
 	}
@@ -134,7 +142,7 @@ func (t *tunnel) newNode(number int) *tunnelNode {
 	n.api = overlay.Node{
 		Name:        fmt.Sprintf("node%d", number),
 		PodCIDRs:    prefixes(fmt.Sprintf("10.244.%d.0/24", number), fmt.Sprintf("fd00:244:%d::/64", number)),
-		InternalIPs: cableEnds(number)[:1], Addresses: cableEnds(number)[:1],
+		InternalIPs: cableEnds(number)[t.family:][:1], Addresses: cableEnds(number)[t.family:][:1],
 	}
 	n.attachment = cni.NewAttachment(cni.Request{
 		Key: cni.Key{ContainerID: "pod-" + n.api.Name, IfName: "eth0"}, Netns: n.pod.path,
@@ -174,7 +182,7 @@ func (t *tunnel) cable() {
 	}
 }
 
-// cableEnds are a node's addresses on the cable. The tunnel goes over IPv4.
+// cableEnds are a node's addresses on the cable.
 func cableEnds(number int) []netip.Addr {
 	return addrs(fmt.Sprintf("172.31.0.%d", number), fmt.Sprintf("fd00:31::%d", number))
 }
@@ -221,6 +229,7 @@ func (t *tunnel) joinMesh(n *tunnelNode) {
 	if len(problems) > 0 {
 		t.Fatalf("mesh of %s: %v", n.api.Name, problems)
 	}
+	n.mesh = want
 	var err error
 	for end := time.Now().Add(tunnelPatience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		var left bool

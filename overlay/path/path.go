@@ -11,7 +11,8 @@
 //   - A size is the result only if it came back, or if it is the smallest. It is never above the target's limit.
 //   - A way that answers has its size found in a bounded number of rounds, and with a few packets in each.
 //   - Silence says nothing about sizes: what was known stays.
-//   - A hint costs a few probes, at most once in an interval. It changes nothing by itself.
+//   - A hint, or a doubt, costs a few probes, at most once in an interval. It changes nothing by itself.
+//   - What is proved came back although nobody on the way could cut it. Probes that find less end the proof.
 //   - A peer is to be made anew at most once in one silence, and only if gossip calls the node alive and not a byte
 //     comes from it.
 //
@@ -47,22 +48,26 @@ type Target struct {
 	Name     string
 	Limit    int   // the largest packet that this end lets into the tunnel
 	Hint     int   // the largest that is said to arrive, by whomever; zero: nobody says
+	Doubted  bool  // somebody says since the last time that less arrives than is proved
 	Received int64 // bytes that have come from its peer
 	Alive    bool  // as gossip says
 }
 
 // Probe is a packet to send. The answer bears its number. Size is that of the whole packet in the tunnel; zero means as
-// small as can be.
+// small as can be. One that is Whole may not be cut by anybody: its answer proves that such packets arrive.
 type Probe struct {
 	Node   string
 	Number uint64
 	Size   int
+	Whole  bool
 }
 
 // Path is what is known of the way to a node.
 type Path struct {
 	Node      string
 	MTU       int           // zero: not known yet
+	Proved    int           // the largest that arrived whole, never above MTU; zero: none
+	ProvedAt  time.Time     // when it was last sent
 	RoundTrip time.Duration // smoothed; zero: no answer yet
 	Loss      float64       // share of the last small probes
 	Silent    time.Time     // since when nothing comes back; zero: it answers
@@ -119,8 +124,9 @@ func (t *Table) Due(now time.Time) ([]Probe, time.Time) {
 		w := t.ways[name]
 		for _, size := range w.due(now) {
 			t.number++
-			w.sent[t.number] = shot{size: size, at: now}
-			probes = append(probes, Probe{Node: name, Number: t.number, Size: size})
+			s := shot{size: size, at: now, whole: w.goesWhole(size)}
+			w.sent[t.number] = s
+			probes = append(probes, Probe{Node: name, Number: t.number, Size: size, Whole: s.whole})
 		}
 		if wake := w.wake(); wake.Before(next) {
 			next = wake

@@ -27,6 +27,7 @@ type sizer struct {
 
 	searching bool
 	suspected bool      // the search is for a hint
+	floor     int       // of such a search: what arrives of this size or more is good for now
 	planned   time.Time // what check was before
 	low, high int       // the largest that arrived, the smallest that did not
 	asked     []int
@@ -42,14 +43,29 @@ func (s *sizer) suspect(now time.Time, hint int) {
 	if hint == s.hint || s.searching || s.tries > 0 || now.Before(s.pause) {
 		return
 	}
-	s.hint, s.pause = hint, now.Add(s.config.Interval)
-	planned := s.check
-	s.search(smallest, s.mtu+1)
-	s.suspected, s.planned, s.check = true, planned, now
-	s.asked = []int{s.mtu}
+	s.hint = hint
+	s.reopen(now, hint)
 	if hint > smallest {
 		s.asked = []int{hint, s.mtu}
 	}
+}
+
+// again asks at once whether the known size still arrives, or what does.
+func (s *sizer) again(now time.Time) {
+	if s.mtu == 0 || s.searching || s.tries > 0 || now.Before(s.pause) {
+		return
+	}
+	s.reopen(now, smallest)
+	s.asked = s.ladder()
+}
+
+// reopen begins a search that first asks for the known size. The next hint or doubt waits.
+func (s *sizer) reopen(now time.Time, floor int) {
+	planned := s.check
+	s.search(smallest, s.mtu+1)
+	s.pause = now.Add(s.config.Interval)
+	s.suspected, s.floor, s.planned, s.check = true, floor, planned, now
+	s.asked = []int{s.mtu}
 }
 
 // bound sets the limit. A known size may be too large now; or it was all there was room for, and now there is more.
@@ -150,7 +166,7 @@ func (s *sizer) round(now time.Time) {
 		return
 	case len(s.asked) > 0:
 		s.high = s.asked[0]
-		if s.suspected && s.hint > smallest && s.low >= s.hint {
+		if s.suspected && s.low > smallest && s.low >= s.floor {
 			// Until more is found to arrive.
 			s.mtu, s.raise = min(s.mtu, s.low), now.Add(s.config.Raise)
 		}

@@ -18,9 +18,10 @@ const (
 
 // shot is a probe under way.
 type shot struct {
-	size int
-	at   time.Time
-	lost bool // so far
+	size  int
+	at    time.Time
+	lost  bool // so far
+	whole bool
 }
 
 // way is the way to one node.
@@ -38,6 +39,7 @@ type way struct {
 	roundTrip time.Duration
 	moved     time.Time // when bytes were last seen to have come
 	remade    time.Time
+	proved    shot // the largest that came back whole
 }
 
 func newWay(config *Config, start time.Time) *way {
@@ -51,6 +53,9 @@ func (w *way) follow(now time.Time, target Target) {
 	w.target = target
 	w.sizer.bound(now, target.Limit)
 	w.sizer.suspect(now, target.Hint)
+	if target.Doubted {
+		w.sizer.again(now)
+	}
 }
 
 // due returns the sizes to send now.
@@ -114,12 +119,23 @@ func (w *way) answer(now time.Time, number uint64) {
 	w.missed, w.silent = 0, time.Time{}
 	if s.size > 0 {
 		w.sizer.answer(now, s.size)
+		w.prove(s)
 		return
 	}
 	w.sizer.hear()
 	if !s.lost {
 		w.note(answered)
 		w.smooth(now.Sub(s.at))
+	}
+}
+
+// goesWhole says whether this end would not cut a probe. Where less is said to arrive, it may; nothing is proved then.
+func (w *way) goesWhole(size int) bool { return size > 0 && size <= w.target.Hint }
+
+// prove notes what came back whole. Something smaller that did says nothing new while that is fresh.
+func (w *way) prove(s shot) {
+	if s.whole && (s.size >= w.proved.size || s.at.Sub(w.proved.at) > 2*w.config.Check) {
+		w.proved = s
 	}
 }
 
@@ -159,6 +175,10 @@ func (w *way) remake(now time.Time) bool {
 
 func (w *way) path(name string) Path {
 	p := Path{Node: name, MTU: w.sizer.mtu, RoundTrip: w.roundTrip, Silent: w.silent, Remade: w.remade}
+	// What is larger than what probes find now is proved no more.
+	if w.proved.size <= p.MTU {
+		p.Proved, p.ProvedAt = w.proved.size, w.proved.at
+	}
 	for _, o := range w.results {
 		if o == lost {
 			p.Loss++

@@ -6,7 +6,8 @@
 //
 // Invariants:
 //   - It listens on mesh addresses only, and answers nodes that it knows only, with a packet no larger than theirs.
-//   - A probe is sent at its size or not at all.
+//   - A probe is sent at its size or not at all. One that is to stay whole bears ECT(1), which WireGuard copies to its own packet;
+//     rules of this node forbid cutting those.
 //
 // Out of scope: when to probe whom, and what an answer or its absence means.
 package probe
@@ -121,7 +122,7 @@ func (p *Prober) round() time.Time {
 		to := p.address[probe.Node]
 		for i, addr := range p.own {
 			if addr.Is4() == to.Is4() {
-				p.sockets[i].send(packet{question, probe.Number}, probe.Size, netip.AddrPortFrom(to, p.port))
+				p.sockets[i].ask(probe, netip.AddrPortFrom(to, p.port))
 				break
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kithnet/kith/overlay/path"
 )
 
 // IP and UDP headers, which belong to a packet's size.
@@ -21,7 +23,11 @@ const (
 type socket struct {
 	conn    *net.UDPConn
 	headers int
+	class   int // of what is sent: the byte of IP's header that has the ECN bits
 }
+
+// ect1 marks a probe that is to stay whole. Nobody else uses it in a tunnel, but for few senders of TCP that know L4S.
+const ect1 = 1
 
 // listen binds to the address, which need not be there yet.
 func listen(address netip.AddrPort) (*socket, error) {
@@ -51,6 +57,40 @@ func prepare(fd int, address netip.Addr) error {
 		unix.SetsockoptInt(fd, level, bind, 1),
 		unix.SetsockoptInt(fd, level, discover, probe),
 	)
+}
+
+// ask sends a probe, marked if it is to stay whole.
+func (s *socket) ask(p path.Probe, to netip.AddrPort) {
+	class := 0
+	if p.Whole {
+		class = ect1
+	}
+	if err := s.mark(class); err != nil {
+		return // what is not sent is not answered
+	}
+	s.send(packet{question, p.Number}, p.Size, to)
+}
+
+// mark sets the class of what is sent from now on.
+func (s *socket) mark(class int) error {
+	if class == s.class {
+		return nil
+	}
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("mark probes: %w", err)
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_TOS
+	if s.headers == headers6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, class) })
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("mark probes: %w", err)
+	}
+	s.class = class
+	return nil
 }
 
 // send gives no error: what is not sent is not answered.

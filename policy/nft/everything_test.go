@@ -56,6 +56,9 @@ func setsOfEverything(r ruleset.Ruleset) {
 	for _, s := range []ruleset.SetSpec{pairs4, pairs6} {
 		r.Sets[s.Name] = &ruleset.Set{SetSpec: s, Elements: map[ruleset.Key]ruleset.Value{}}
 	}
+	putSet(r, "proved4", set{key: types{ruleset.TypeQuoted4}, data: ruleset.TypeVerdict}, exact(ip("10.9.0.2")), ruleset.Value{Verdict: ruleset.Verdict{Kind: ruleset.Jump, Chain: "proved4_1500"}})
+	putSet(r, "proved6", set{key: types{ruleset.TypeQuoted6}, data: ruleset.TypeVerdict}, exact(ip("fd00::2")), ruleset.Value{Verdict: ruleset.Verdict{Kind: ruleset.Jump, Chain: "proved6_1400"}})
+	putSet(r, "tunnels", set{key: types{proto, port}}, exact("\x11", "\xca\x6c"), ruleset.Value{})
 	putSet(r, "in_1_empty", set{key: types{class, proto, port}, interval: true}, ruleset.Key{}, ruleset.Value{})
 	delete(r.Sets["in_1_empty"].Elements, ruleset.Key{})
 }
@@ -124,8 +127,14 @@ func chainsOfEverything(r ruleset.Ruleset) {
 		e{ruleset.Interface{Field: ruleset.OutInterface, Name: "kith-*"}, ruleset.Lookup{Fields: f{ruleset.OutInterface}, Op: ruleset.NotEqual, Set: "opened"}, drop},
 		e{ruleset.Interface{Field: ruleset.OutInterface, Op: ruleset.NotEqual, Name: "kith-*"}, ruleset.Lookup{Fields: f{ruleset.IP6Destination}, Set: "cluster6"}, drop},
 	)
-	putChain(r, "output", &ruleset.Hook{Type: "filter", Name: "output", Priority: 10}, e{ruleset.Counter{}})
-	putChain(r, "input", &ruleset.Hook{Type: "filter", Name: "input", Priority: -5}, e{ruleset.Counter{}, accept})
+	putChain(r, "proved4_1500", nil, e{ruleset.Claims{Protocol: 1, Size: 1500}, ruleset.Counter{}, drop})
+	putChain(r, "proved6_1400", nil, e{ruleset.Claims{Protocol: 58, Size: 1400}, ruleset.Counter{}, drop})
+	putChain(r, "output", &ruleset.Hook{Type: "filter", Name: "output", Priority: 10},
+		e{ruleset.Lookup{Fields: f{ruleset.L4Proto, ruleset.SourcePort}, Set: "tunnels"}, ruleset.KeepWhole{}}, e{ruleset.Counter{}})
+	putChain(r, "input", &ruleset.Hook{Type: "filter", Name: "input", Priority: -5},
+		e{ruleset.FragmentationNeeded{}, ruleset.VerdictMap{Fields: f{ruleset.QuotedDestination}, Map: "proved4"}},
+		e{ruleset.ICMPType{Protocol: 58, Type: 2}, ruleset.VerdictMap{Fields: f{ruleset.QuotedDestination6}, Map: "proved6"}},
+		e{ruleset.Counter{}, accept})
 	putChain(r, "nat", &ruleset.Hook{Type: "nat", Name: "postrouting", Priority: 100},
 		e{ruleset.Lookup{Fields: f{ruleset.IPDestination}, Op: ruleset.NotEqual, Set: "cluster4"}, ruleset.Masquerade{}},
 		e{ruleset.Lookup{Fields: f{ruleset.IPSource}, Op: ruleset.NotEqual, Set: "subjects4"}, ruleset.SourceNAT{To: netip.MustParseAddr("10.244.1.1")}},

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Two things google/nftables v0.3.0 cannot write, so something that it can stands in, and the message is put right
+// Three things google/nftables v0.3.0 cannot write, so something that it can stands in, and the message is put right
 // before it goes to the kernel. What follows goes when the library can.
 //
 // `ct original ip saddr`: the library leaves out the direction of the keys that name an address of one family, without
@@ -18,6 +18,9 @@ import (
 //
 // The byte order of a map's data, without which the nft tool prints it the wrong way round: the order of its keys
 // stands in, which for addresses says nothing.
+//
+// Where in a packet the bytes of a map's keys are, without which the nft tool does not load what it has printed: a comment
+// stands in.
 
 const (
 	standInIP  = expr.CtKeySRC
@@ -52,11 +55,19 @@ func putRight(m netlink.Message) {
 
 func putMapRight(b []byte) {
 	classID := false
+	var key, length uint32
 	for _, a := range attributes(b) {
 		switch a.typ {
+		case unix.NFTA_SET_KEY_TYPE:
+			key = number(a.data)
+		case unix.NFTA_SET_KEY_LEN:
+			length = number(a.data)
 		case unix.NFTA_SET_DATA_TYPE:
 			classID = typeOf(number(a.data)) == ruleset.TypeClassID
 		case unix.NFTA_SET_USERDATA:
+			if at := len(a.data) - sizeOfTypeOf; key == typeInteger && at >= 0 {
+				copy(a.data[at:], typeOfKey(length))
+			}
 			if classID && len(a.data) > 0 && a.data[0] == byte(userdata.NFTNL_UDATA_SET_KEYBYTEORDER) {
 				a.data[0] = byte(userdata.NFTNL_UDATA_SET_DATABYTEORDER)
 			}

@@ -39,21 +39,23 @@ const (
 // loads tell how the kernel loads each field; the register is filled in. iifname and so on are of the packet's
 // metadata, th is whatever transport header there is.
 var loads = [...]any{
-	ruleset.InInterface:     expr.Meta{Key: expr.MetaKeyIIFNAME},
-	ruleset.OutInterface:    expr.Meta{Key: expr.MetaKeyOIFNAME},
-	ruleset.EtherSource:     expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
-	ruleset.IPSource:        expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
-	ruleset.IPDestination:   expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-	ruleset.IP6Source:       expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
-	ruleset.IP6Destination:  expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
-	ruleset.OriginalSource:  expr.Ct{Key: ctSourceIP, Direction: uint32(ruleset.Original)},
-	ruleset.OriginalSource6: expr.Ct{Key: ctSourceIP6, Direction: uint32(ruleset.Original)},
-	ruleset.ReplySource:     expr.Ct{Key: ctSourceIP, Direction: uint32(ruleset.Reply)},
-	ruleset.ReplySource6:    expr.Ct{Key: ctSourceIP6, Direction: uint32(ruleset.Reply)},
-	ruleset.L4Proto:         expr.Meta{Key: expr.MetaKeyL4PROTO},
-	ruleset.SourcePort:      expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
-	ruleset.DestinationPort: expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-	ruleset.Priority:        expr.Meta{Key: expr.MetaKeyPRIORITY},
+	ruleset.InInterface:        expr.Meta{Key: expr.MetaKeyIIFNAME},
+	ruleset.OutInterface:       expr.Meta{Key: expr.MetaKeyOIFNAME},
+	ruleset.EtherSource:        expr.Payload{Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
+	ruleset.IPSource:           expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+	ruleset.IPDestination:      expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+	ruleset.IP6Source:          expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
+	ruleset.IP6Destination:     expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
+	ruleset.OriginalSource:     expr.Ct{Key: ctSourceIP, Direction: uint32(ruleset.Original)},
+	ruleset.OriginalSource6:    expr.Ct{Key: ctSourceIP6, Direction: uint32(ruleset.Original)},
+	ruleset.ReplySource:        expr.Ct{Key: ctSourceIP, Direction: uint32(ruleset.Reply)},
+	ruleset.ReplySource6:       expr.Ct{Key: ctSourceIP6, Direction: uint32(ruleset.Reply)},
+	ruleset.L4Proto:            expr.Meta{Key: expr.MetaKeyL4PROTO},
+	ruleset.SourcePort:         expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+	ruleset.DestinationPort:    expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	ruleset.Priority:           expr.Meta{Key: expr.MetaKeyPRIORITY},
+	ruleset.QuotedDestination:  expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 24, Len: 4},
+	ruleset.QuotedDestination6: expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 32, Len: 16},
 }
 
 var verdicts = [...]expr.VerdictKind{
@@ -112,6 +114,8 @@ func (w *ruleWriter) expr(e ruleset.Expr) error {
 		return w.icmp(e)
 	case ruleset.Arrived:
 		w.add(&expr.Meta{Key: expr.MetaKeyMARK, Register: firstRegister}, mask(native32(ruleset.ArrivedBit)), compare(ruleset.Equal, native32(ruleset.ArrivedBit)))
+	case ruleset.FragmentationNeeded, ruleset.Claims, ruleset.KeepWhole:
+		w.tooBig(e)
 	case ruleset.PriorityIsNone:
 		w.add(load(ruleset.Priority, firstRegister), compare(ruleset.Equal, native32(0)))
 	case ruleset.Lookup:

@@ -104,6 +104,9 @@ func (r *ruleReader) expr() ruleset.Expr {
 			return r.status()
 		}
 	}
+	if e, ok := r.tooBig(); ok {
+		return e
+	}
 	if cmp, ok := r.at(1).(*expr.Cmp); ok {
 		return r.comparison(cmp)
 	}
@@ -144,6 +147,7 @@ func (r *ruleReader) comparison(cmp *expr.Cmp) ruleset.Expr {
 // protocol reads a protocol match, or what the writer puts behind one.
 func (r *ruleReader) protocol(number byte) ruleset.Expr {
 	behind, ok := r.at(2).(*expr.Payload)
+	code, compared := r.at(3).(*expr.Cmp)
 	switch {
 	case ok && behind.Offset == tcpFlags && r.clamps():
 		r.take(8)
@@ -155,6 +159,9 @@ func (r *ruleReader) protocol(number byte) ruleset.Expr {
 			return ruleset.ResetFlag{}
 		}
 		return ruleset.NotSYN{}
+	case ok && compared && string(code.Data) == fragmentationNeeded:
+		r.take(4)
+		return ruleset.FragmentationNeeded{}
 	case ok && behind.Len == 1:
 		e := ruleset.ICMPType{Protocol: number, Type: firstByte(r.at(3))}
 		r.take(4)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -35,6 +36,12 @@ func datatype(t ruleset.Type) nftables.SetDatatype {
 		return nftables.TypeInetService
 	case ruleset.TypeClassID:
 		return nftables.TypeClassID
+	case ruleset.TypeQuoted4:
+		return nftables.TypeInteger
+	case ruleset.TypeQuoted6:
+		long := nftables.TypeInteger
+		long.Bytes = 16
+		return long
 	case ruleset.TypeVerdict:
 		return nftables.TypeVerdict
 	}
@@ -76,6 +83,9 @@ func kernelSet(table *nftables.Table, s ruleset.SetSpec) (*nftables.Set, error) 
 		set.KeyByteOrder = binaryutil.NativeEndian // of the data, if there is some: see putright.go
 	default:
 		set.KeyByteOrder = binaryutil.BigEndian
+	}
+	if s.Key[0] == ruleset.TypeQuoted4 || s.Key[0] == ruleset.TypeQuoted6 {
+		set.Comment = strings.Repeat("?", sizeOfTypeOf-3) // see putright.go
 	}
 	return set, nil
 }
@@ -139,6 +149,9 @@ func parseSet(b []byte) shownSet {
 	}
 	s.anonymous = flags&unix.NFT_SET_ANONYMOUS != 0
 	spec := ruleset.SetSpec{Name: s.spec.Name, Key: typesOf(key), Data: typeOf(data), Interval: flags&unix.NFT_SET_INTERVAL != 0, Learned: flags&unix.NFT_SET_EVAL != 0}
+	if length == 16 && slices.Equal(spec.Key, []ruleset.Type{ruleset.TypeQuoted4}) {
+		spec.Key[0] = ruleset.TypeQuoted6
+	}
 	if setFlags(spec) == flags && !slices.Contains(spec.Key, ruleset.TypeNone) && keyLen(spec.Key) == int(length) {
 		s.spec = spec
 	}

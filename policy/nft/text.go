@@ -33,7 +33,7 @@ func fieldText(t ruleset.Type, field string) string {
 		return text(b)
 	case ruleset.TypeEtherAddr:
 		return net.HardwareAddr(b).String()
-	case ruleset.TypeIPv4Addr, ruleset.TypeIPv6Addr:
+	case ruleset.TypeIPv4Addr, ruleset.TypeIPv6Addr, ruleset.TypeQuoted4, ruleset.TypeQuoted6:
 		a, _ := netip.AddrFromSlice(b)
 		return a.String()
 	case ruleset.TypeInetProto:

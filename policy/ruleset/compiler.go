@@ -20,6 +20,7 @@ type Compiler struct {
 	claims      map[netip.Addr][]string             // the interfaces that claim an address, sorted: the first has it
 	network     Network
 	limits      limits
+	proved      proved
 
 	peers     peerIndex
 	chains    map[string]*chain
@@ -46,6 +47,7 @@ type dirt struct {
 	memo        memo
 	network     bool
 	limits      bool
+	proved      bool
 }
 
 // NewCompiler is empty: its ruleset has the fixed chains and sets, and lets no pod do anything.

@@ -48,6 +48,17 @@ func (e ICMPType) String() string {
 	return fmt.Sprintf("icmp type %d", e.Type)
 }
 
+func (FragmentationNeeded) String() string { return "icmp type 3 icmp code 4" }
+
+func (e Claims) String() string {
+	if e.Protocol == 58 {
+		return fmt.Sprintf("@th,32,32 < %d", e.Size)
+	}
+	return fmt.Sprintf("@th,48,16 < %d", e.Size)
+}
+
+func (KeepWhole) String() string { return "ip ecn ect1 ip frag-off set 16384" }
+
 func (e Lookup) String() string { return joinFields(e.Fields) + " " + e.Op.String() + "@" + e.Set }
 
 func (e Update) String() string { return "update @" + e.Set + " { " + joinFields(e.Fields) + " }" }

@@ -28,6 +28,7 @@ const (
 	setOwn6      = "own6"
 	setMesh4     = "mesh4" // this node's own mesh addresses
 	setMesh6     = "mesh6"
+	setTunnels   = "tunnels"       // protocol . port that WireGuard sends from
 	setNoMasq4   = "nomasquerade4" // destinations that see pods under their own addresses
 	setNoMasq6   = "nomasquerade6"
 	setLoopback  = "loopback4"  // of the node, which route_localnet lets in from outside
@@ -73,6 +74,7 @@ const (
 
 // The ICMP types that rules name.
 const (
+	icmp6TooBig                = 2
 	icmp6RouterAdvertisement   = 134
 	icmp6NeighborSolicitation  = 135
 	icmp6NeighborAdvertisement = 136
@@ -105,6 +107,9 @@ func frameSets() []SetSpec {
 	sets := []SetSpec{
 		{Name: SetOpened, Key: []Type{TypeIfName}},
 		{Name: setMeshPorts, Key: []Type{TypeInetProto, TypeInetService}},
+		{Name: setTunnels, Key: []Type{TypeInetProto, TypeInetService}},
+		{Name: mapProved4, Key: []Type{TypeQuoted4}, Data: TypeVerdict},
+		{Name: mapProved6, Key: []Type{TypeQuoted6}, Data: TypeVerdict},
 		{Name: setLoopback, Key: []Type{TypeIPv4Addr}, Interval: true},
 		{Name: setLinkLocal, Key: []Type{TypeIPv6Addr}, Interval: true},
 	}
@@ -237,6 +242,7 @@ func policyChains() []Chain {
 		}, receivers()...)},
 		inputChain(),
 		{ChainSpec{"output", &Hook{"filter", "output", priorityFilter}}, []Rule{
+			rule(isIn(setTunnels, L4Proto, SourcePort), KeepWhole{}),
 			call(errorKinds, out(veths), State{StateRelated}),
 			accept(out(veths), ResetFlag{}),
 			to(byIPVS, Arrived{}),
@@ -258,6 +264,8 @@ func inputChain() Chain {
 	veths := VethPrefix + "*"
 	return Chain{ChainSpec{"input", &Hook{"filter", "input", priorityFilter}}, slices.Concat([]Rule{
 		rule(Interface{InInterface, NotEqual, "lo"}, SetArrived{}),
+		rule(FragmentationNeeded{}, VerdictMap{[]Field{QuotedDestination}, mapProved4}),
+		rule(ICMPType{58, icmp6TooBig}, VerdictMap{[]Field{QuotedDestination6}, mapProved6}),
 		call(ownPorts, in(veths), isIn(setMeshPorts, L4Proto, DestinationPort)),
 		call(ownPorts, Translated{}, isIn(setMeshPorts, L4Proto, DestinationPort)),
 	}, onMesh(func(device string) Rule {
@@ -327,6 +335,7 @@ func (c *Compiler) fillNetwork() {
 	c.fillAddresses(setMeshes4, setMeshes6, meshes)
 	c.fillAddresses(setNodes4, setNodes6, slices.Concat(meshes, nodeAddresses))
 	c.want.fill(setMeshPorts, c.network.Ports.keys())
+	c.want.fill(setTunnels, Ports{WireGuard: c.network.Ports.WireGuard}.keys())
 	c.fillPrefixes(setNoMasq4, setNoMasq6, c.network.NoMasquerade)
 }
 

@@ -19,6 +19,8 @@ const (
 	TypeInetProto
 	TypeInetService
 	TypeClassID
+	TypeQuoted4
+	TypeQuoted6
 	TypeVerdict
 )
 
@@ -28,7 +30,7 @@ var types = [...]struct {
 }{
 	TypeNone: {"", 0}, TypeIfName: {"ifname", 16}, TypeEtherAddr: {"ether_addr", 6}, TypeIPv4Addr: {"ipv4_addr", 4},
 	TypeIPv6Addr: {"ipv6_addr", 16}, TypeInetProto: {"inet_proto", 1}, TypeInetService: {"inet_service", 2},
-	TypeClassID: {"classid", 4}, TypeVerdict: {"verdict", 0},
+	TypeClassID: {"classid", 4}, TypeQuoted4: {"@th,192,32", 4}, TypeQuoted6: {"@th,256,128", 16}, TypeVerdict: {"verdict", 0},
 }
 
 // String is the datatype's name in nft.
@@ -58,6 +60,8 @@ const (
 	SourcePort
 	DestinationPort
 	Priority
+	QuotedDestination  // of the packet that an ICMP error quotes
+	QuotedDestination6 // of the packet that an ICMPv6 error quotes
 )
 
 var fields = [...]struct {
@@ -70,7 +74,8 @@ var fields = [...]struct {
 	OriginalSource: {"ct original ip saddr", TypeIPv4Addr}, OriginalSource6: {"ct original ip6 saddr", TypeIPv6Addr},
 	ReplySource: {"ct reply ip saddr", TypeIPv4Addr}, ReplySource6: {"ct reply ip6 saddr", TypeIPv6Addr},
 	L4Proto: {"meta l4proto", TypeInetProto}, SourcePort: {"th sport", TypeInetService}, DestinationPort: {"th dport", TypeInetService},
-	Priority: {"meta priority", TypeClassID},
+	Priority:          {"meta priority", TypeClassID},
+	QuotedDestination: {"@th,192,32", TypeQuoted4}, QuotedDestination6: {"@th,256,128", TypeQuoted6},
 }
 
 // String is the field as nft writes it.
@@ -127,6 +132,16 @@ type (
 		Protocol uint8
 		Type     uint8
 	}
+	// FragmentationNeeded matches the ICMP error that says that a packet was too large. (That of ICMPv6 is ICMPType{58, 2}.)
+	FragmentationNeeded struct{}
+	// Claims matches an error that a packet was too large, of ICMP (Protocol 1) or ICMPv6 (Protocol 58), if it says that
+	// packets must be smaller than Size. It asks for no more of the packet than that number.
+	Claims struct {
+		Protocol uint8
+		Size     uint16
+	}
+	// KeepWhole forbids routers to cut an IPv4 packet of this node in pieces, if it bears the mark for that: ECT(1).
+	KeepWhole struct{}
 	// Lookup matches when the concatenation of Fields is (or is not) in a set.
 	Lookup struct {
 		Fields []Field
@@ -263,3 +278,7 @@ func (Masquerade) expr()      {}
 func (KeepSource) expr()      {}
 func (SourceNAT) expr()       {}
 func (Verdict) expr()         {}
+
+func (FragmentationNeeded) expr() {}
+func (Claims) expr()              {}
+func (KeepWhole) expr()           {}

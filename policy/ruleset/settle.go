@@ -44,6 +44,7 @@ func (c *Compiler) settle() {
 	}
 	c.settleAddresses(changes)
 	c.settleLimits()
+	c.settleProved()
 	c.dirty = newDirt()
 }
 

@@ -128,7 +128,11 @@ func (s SetSpec) properties() []string {
 	for i, t := range s.Key {
 		key[i] = t.String()
 	}
-	typ := "type " + strings.Join(key, " . ")
+	word := "type "
+	if s.Key[0] == TypeQuoted4 || s.Key[0] == TypeQuoted6 {
+		word = "typeof "
+	}
+	typ := word + strings.Join(key, " . ")
 	if s.Data != TypeNone {
 		typ += " : " + s.Data.String()
 	}
@@ -177,6 +181,8 @@ func (t Type) text(v string) string {
 	case TypeIPv4Addr, TypeIPv6Addr:
 		a, _ := netip.AddrFromSlice([]byte(v))
 		return a.String()
+	case TypeQuoted4, TypeQuoted6:
+		return fmt.Sprintf("0x%x", v)
 	case TypeInetProto:
 		return strings.ToLower(identity.Protocol(v[0]).String())
 	case TypeInetService:

@@ -39,6 +39,8 @@ func (w *walker) load(f ruleset.Field) ([]byte, bool) {
 		return addr(p.Source, familyOf(f))
 	case ruleset.IPDestination, ruleset.IP6Destination:
 		return addr(p.Destination, familyOf(f))
+	case ruleset.QuotedDestination, ruleset.QuotedDestination6:
+		return addr(p.Quoted, familyOf(f))
 	case ruleset.L4Proto:
 		return []byte{p.Protocol}, true
 	case ruleset.Priority:

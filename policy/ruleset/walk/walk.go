@@ -28,9 +28,11 @@ type Packet struct {
 	Source, Destination netip.Addr
 	Protocol            uint8
 	Ports               *Ports // nil: a protocol without ports
-	ICMPType            uint8
-	TCPFlags            uint8 // the header's
-	Arrived             bool  // at the output hook: the input hook saw it
+	ICMPType, ICMPCode  uint8
+	Quoted              netip.Addr // of an ICMP error: where the packet was for that it quotes
+	Claimed             uint32     // of an ICMP error that a packet was too large: the size that fits
+	TCPFlags            uint8      // the header's
+	Arrived             bool       // at the output hook: the input hook saw it
 	Conn                Conn
 	Address             netip.Addr // of the node towards Out: what masquerading puts in for the source
 }
@@ -186,6 +188,10 @@ func (w *walker) match(e ruleset.Expr) (bool, error) {
 	case ruleset.ICMPType:
 		four := e.Protocol == 1
 		return p.Protocol == e.Protocol && p.Source.Is4() == four && p.ICMPType == e.Type, nil
+	case ruleset.FragmentationNeeded:
+		return p.Protocol == 1 && p.Source.Is4() && p.ICMPType == 3 && p.ICMPCode == 4, nil
+	case ruleset.Claims:
+		return p.Protocol == e.Protocol && p.Claimed < uint32(e.Size), nil
 	case ruleset.Lookup:
 		if _, ok := w.key(e.Fields); !ok {
 			return false, nil
@@ -219,6 +225,8 @@ func (w *walker) act(e ruleset.Expr) (bool, error) {
 		return true, nil
 	case ruleset.Counter, ruleset.SetArrived:
 		return true, nil
+	case ruleset.KeepWhole:
+		return false, nil // it changes nothing that a rule looks at
 	case ruleset.Masquerade:
 		w.result.Masquerade = true
 		w.packet.Source = w.packet.Address
