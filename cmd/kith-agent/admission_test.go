@@ -52,7 +52,7 @@ func TestMissingAdmissionPolicyIsTold(t *testing.T) {
 // shippedObjects are the policies as an API server shows them, with what it fills in.
 func shippedObjects(t *testing.T) (policies map[string]*admission1.ValidatingAdmissionPolicy, bindings map[string]*admission1.ValidatingAdmissionPolicyBinding, shipped []admission) {
 	t.Helper()
-	shipped, err := shippedAdmissions(deploy.AdmissionPolicies())
+	shipped, err := shippedAdmissions(deploy.AdmissionPolicies("kith-system"))
 	if err != nil {
 		t.Fatal(err)
 	}
