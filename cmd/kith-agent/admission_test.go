@@ -170,3 +170,23 @@ func TestAdmissionPoliciesAreAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// TestPoliciesNameTheAgentsNamespace: what agents in another namespace look for is what the chart installs there, and what was
+// installed for another namespace is a problem: it would not know the agents.
+func TestPoliciesNameTheAgentsNamespace(t *testing.T) {
+	text := deploy.AdmissionPolicies("network")
+	if strings.Contains(text, "{{") || strings.Contains(text, "kith-system") || !strings.Contains(text, "system:serviceaccount:network:kith") {
+		t.Errorf("policies for another namespace:\n%s", text)
+	}
+	here, err := shippedAdmissions(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, usual := shippedObjects(t)
+	for i := range here {
+		weak := weakPolicy(here[i].policy.Spec, usual[i].policy.Spec)
+		if about := here[i].policy.Name != "kith-pod-cidrs"; (len(weak) > 0) != about {
+			t.Errorf("%s of another namespace: %v", here[i].policy.Name, weak)
+		}
+	}
+}

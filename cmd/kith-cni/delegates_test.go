@@ -1,15 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -25,6 +28,8 @@ import (
 const (
 	callsEnv = "KITH_TEST_CALLS"
 	failEnv  = "KITH_TEST_FAIL"
+	// A fake delegate's ADD connects to this socket, and waits for ever.
+	hangEnv = "KITH_TEST_HANG"
 )
 
 // fakeDelegate is kith-portmap or kith-bandwidth without a kernel. Its ADD adds an interface of its name to the result.
@@ -44,6 +49,9 @@ func fakeDelegate(name string) {
 		if os.Getenv("CNI_COMMAND") != "ADD" {
 			return nil
 		}
+		if socket := os.Getenv(hangEnv); socket != "" {
+			return hang(socket)
+		}
 		result, err := types100.NewResultFromResult(conf.PrevResult)
 		if err != nil {
 			return err
@@ -52,6 +60,15 @@ func fakeDelegate(name string) {
 		return types.PrintResult(result, conf.CNIVersion)
 	}
 	skel.PluginMainFuncs(skel.CNIFuncs{Add: do, Del: do, Check: do}, version.All, name)
+}
+
+func hang(socket string) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 // note writes down a call: how many interfaces the result before it has, and whether the pod wants something.
@@ -225,5 +242,40 @@ func TestFailingDelegateKeepsNothing(t *testing.T) {
 		if got := calls(); got != step.asked {
 			t.Errorf("%s: asked\n%s, want\n%s", step.fail, got, step.asked)
 		}
+	}
+}
+
+// TestDelegateEndsWithItsCaller: a runtime that gives up kills kith-cni, and asks for DEL: what a delegate did after that
+// nobody would undo.
+func TestDelegateEndsWithItsCaller(t *testing.T) {
+	runtime, list, _ := delegating(t)
+	socket := filepath.Join(t.TempDir(), "hang.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	t.Setenv(hangEnv, socket)
+	ctx, giveUp := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := runtime.AddNetworkList(ctx, list, wanting("slow"))
+		done <- err
+	}()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	giveUp()
+	// The delegate's end of the connection closes when it ends, and not before: a minute is for ever.
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the delegate goes on: %v", err)
+	}
+	_ = conn.Close()
+	if err := <-done; err == nil {
+		t.Error("ADD succeeded")
 	}
 }

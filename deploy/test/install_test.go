@@ -1,8 +1,10 @@
 package deploytest
 
 import (
+	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -253,5 +255,39 @@ func unknown(t *testing.T, above []string, table map[string]any, accepts func(ma
 		if below, ok := value.(map[string]any); ok {
 			unknown(t, append(slices.Clone(above), name), below, accepts)
 		}
+	}
+}
+
+// TestInstallPages: the values on each distribution's page are values that the chart takes, and the folders that a page names
+// are those that the chart mounts with them.
+func TestInstallPages(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/install/*.md")
+	if err != nil || len(pages) < 8 {
+		t.Fatalf("%d pages: %v", len(pages), err)
+	}
+	blocks := 0
+	for _, page := range pages {
+		for _, block := range regexp.MustCompile(`(?m)^    config:\n(?:     .*\n)+`).FindAllString(read(t, page), -1) {
+			blocks++
+			var values map[string]any
+			if err := yaml.Unmarshal([]byte(block), &values); err != nil {
+				t.Fatalf("%s: %v", page, err)
+			}
+			text := joined(release(t, homeNamespace, values))
+			folders, _ := values["config"].(map[string]any)["cni"].(map[string]any)
+			without := text
+			for key, folder := range folders {
+				if want := fmt.Sprintf("hostPath: {path: %q,", folder); !strings.Contains(text, want) {
+					t.Errorf("%s: %s is not mounted: no %s", page, key, want)
+				}
+				without = strings.ReplaceAll(without, folder.(string), "")
+			}
+			if left := strings.Contains(without, "/opt/cni/bin") || strings.Contains(without, "/etc/cni/net.d"); folders != nil && left {
+				t.Errorf("%s: the default folder is still named", page)
+			}
+		}
+	}
+	if blocks < 5 {
+		t.Errorf("the pages have %d blocks of values", blocks)
 	}
 }
