@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +21,16 @@ func hostPort(id, netns string) *libcni.RuntimeConf {
 	return conf
 }
 
+// rules are all that there are, by whichever tool they were made.
+func rules(t *testing.T) string {
+	t.Helper()
+	all := run(t, "nft", "list", "ruleset")
+	if _, err := exec.LookPath("iptables-save"); err == nil {
+		all += run(t, "iptables-save", "-t", "nat")
+	}
+	return all
+}
+
 // TestNodeWithoutTools: where the runtime finds neither nft nor iptables, pods without host ports live and end, and one with
 // a host port fails with what is missing and leaves nothing. A pod whose ports were made while there were tools gives its
 // address back all the same, and its ports once there are tools.
@@ -32,6 +43,9 @@ func TestNodeWithoutTools(t *testing.T) {
 	plain, ports, made := runtimeConf("plain", sandbox(t)), hostPort("ports", sandbox(t)), hostPort("made", sandbox(t))
 	if _, err := n.runtime.AddNetworkList(t.Context(), n.list, made); err != nil {
 		t.Fatal(err)
+	}
+	if rules := rules(t); !strings.Contains(rules, "8080") {
+		t.Fatalf("the host port is not there:\n%s", rules)
 	}
 	t.Setenv("PATH", none)
 	if _, err := n.runtime.AddNetworkList(t.Context(), n.list, plain); err != nil {
@@ -60,7 +74,7 @@ func TestNodeWithoutTools(t *testing.T) {
 	if err := n.runtime.DelNetworkList(t.Context(), n.list, made); err != nil {
 		t.Errorf("DEL with tools again: %v", err)
 	}
-	if rules := run(t, "iptables-save", "-t", "nat"); strings.Contains(rules, "8080") {
+	if rules := rules(t); strings.Contains(rules, "8080") {
 		t.Errorf("the host port is still there:\n%s", rules)
 	}
 }
@@ -93,7 +107,7 @@ func TestPodsOfTheListBefore(t *testing.T) {
 				t.Errorf("DEL: %v", err)
 			}
 		}
-		if rules := run(t, "iptables-save", "-t", "nat"); strings.Contains(rules, "8080") {
+		if rules := rules(t); strings.Contains(rules, "8080") {
 			t.Errorf("the host port is still there:\n%s", rules)
 		}
 	}
