@@ -65,6 +65,8 @@ type NetConf struct {
 	// ValidAttachments is the list that GC must keep. Listed tells an empty list from an absent one.
 	ValidAttachments []Key
 	Listed           bool
+	// Delegates are the plugins that the pod wants besides, in the order of ADD.
+	Delegates []Delegate
 }
 
 type rawConf struct {
@@ -73,6 +75,7 @@ type rawConf struct {
 	Type       string          `json:"type"`
 	Socket     string          `json:"socket"`
 	PrevResult json.RawMessage `json:"prevResult"`
+	Runtime    runtimeConf     `json:"runtimeConfig"`
 	Valid      json.RawMessage `json:"cni.dev/valid-attachments"`
 	// Valid under the name that the specification had by mistake before.
 	ValidOld json.RawMessage `json:"cni.dev/attachments"`
@@ -100,6 +103,7 @@ func ParseConf(data []byte) (NetConf, error) {
 	if err := conf.readPrevResult(raw.PrevResult); err != nil {
 		return NetConf{}, err
 	}
+	conf.Delegates = raw.Runtime.delegates()
 	valid := raw.Valid
 	if valid == nil {
 		valid = raw.ValidOld

@@ -2,7 +2,10 @@
 // must agree with them.
 package deploy
 
-import _ "embed"
+import (
+	_ "embed"
+	"strings"
+)
 
 //go:embed helm/kith/files/clusternetworkpolicies.yaml
 var clusterNetworkPolicies string
@@ -11,8 +14,16 @@ var clusterNetworkPolicies string
 var admissionPolicies string
 
 // AdmissionPolicies are the policies by which the API server holds kubelets, agents and all others who may write Nodes to
-// what is theirs, each with its binding: YAML documents.
-func AdmissionPolicies() string { return admissionPolicies }
+// what is theirs, each with its binding: YAML documents, as they are installed with agents in a namespace, without labels.
+func AdmissionPolicies(namespace string) string {
+	var b strings.Builder
+	for line := range strings.Lines(admissionPolicies) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "{{- include ") {
+			b.WriteString(strings.ReplaceAll(line, "{{ $.Release.Namespace }}", namespace))
+		}
+	}
+	return b.String()
+}
 
 // ClusterNetworkPolicies is the definition of ClusterNetworkPolicy by which the API server accepts or refuses one.
 func ClusterNetworkPolicies() string { return clusterNetworkPolicies }

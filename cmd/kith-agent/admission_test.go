@@ -52,7 +52,7 @@ func TestMissingAdmissionPolicyIsTold(t *testing.T) {
 // shippedObjects are the policies as an API server shows them, with what it fills in.
 func shippedObjects(t *testing.T) (policies map[string]*admission1.ValidatingAdmissionPolicy, bindings map[string]*admission1.ValidatingAdmissionPolicyBinding, shipped []admission) {
 	t.Helper()
-	shipped, err := shippedAdmissions(deploy.AdmissionPolicies())
+	shipped, err := shippedAdmissions(deploy.AdmissionPolicies("kith-system"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +167,26 @@ func TestAdmissionPoliciesAreAskedFor(t *testing.T) {
 	for _, a := range shipped {
 		if a.risk() == "" || a.binding.Name != a.policy.Name || !strings.Contains(string(role), a.policy.Name) {
 			t.Errorf("%s: risk %q, binding %q", a.policy.Name, a.risk(), a.binding.Name)
+		}
+	}
+}
+
+// TestPoliciesNameTheAgentsNamespace: what agents in another namespace look for is what the chart installs there, and what was
+// installed for another namespace is a problem: it would not know the agents.
+func TestPoliciesNameTheAgentsNamespace(t *testing.T) {
+	text := deploy.AdmissionPolicies("network")
+	if strings.Contains(text, "{{") || strings.Contains(text, "kith-system") || !strings.Contains(text, "system:serviceaccount:network:kith") {
+		t.Errorf("policies for another namespace:\n%s", text)
+	}
+	here, err := shippedAdmissions(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, usual := shippedObjects(t)
+	for i := range here {
+		weak := weakPolicy(here[i].policy.Spec, usual[i].policy.Spec)
+		if about := here[i].policy.Name != "kith-pod-cidrs"; (len(weak) > 0) != about {
+			t.Errorf("%s of another namespace: %v", here[i].policy.Name, weak)
 		}
 	}
 }

@@ -257,7 +257,7 @@ func (a *agent) openCluster() error {
 	remembered := a.recall()
 	a.bounds = newBounds(a.log, a.node, a.cfg.PodCIDRs)
 	a.known = newKnownNodes(a.nodes, remembered.Nodes, a.bounds.Get, a.notary)
-	shipped, err := shippedAdmissions(deploy.AdmissionPolicies())
+	shipped, err := shippedAdmissions(deploy.AdmissionPolicies(namespace()))
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/kithnet/kith/cmd/kith-agent/config"
+	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/cni/conflist"
 )
 
@@ -100,7 +101,7 @@ func installCNI(cfg config.Config) error {
 		return fmt.Errorf("find own binary: %w", err)
 	}
 	dir := filepath.Dir(self)
-	for name, binary := range map[string]string{"kith-cni": "kith-cni", conflist.Portmap: "portmap", conflist.Bandwidth: "bandwidth"} {
+	for name, binary := range map[string]string{"kith-cni": "kith-cni", cni.Portmap: "portmap", cni.Bandwidth: "bandwidth"} {
 		if err := conflist.Install(filepath.Join(dir, binary), cfg.CNI.BinDir, name); err != nil {
 			return err
 		}

@@ -1,10 +1,12 @@
 // Command kith-cni is the CNI plugin of Kith: what the container runtime executes. It hands each call
-// to the agent of the node, over the agent's socket, and prints the reply.
+// to the agent of the node, over the agent's socket, and prints the reply. For pods with host ports or bandwidth limits
+// it asks kith-portmap or kith-bandwidth, too.
 package main
 
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -16,6 +18,8 @@ import (
 )
 
 func main() {
+	// What this process starts ends with the thread that started it: this one lasts as long as the process.
+	runtime.LockOSThread()
 	skel.PluginMainFuncs(skel.CNIFuncs{
 		Add:    add,
 		Del:    del,
@@ -30,19 +34,34 @@ func add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	result, err := agent(conf).Add(context.Background(), call(cni.CommandAdd, args))
+	ctx := context.Background()
+	result, err := agent(conf).Add(ctx, call(cni.CommandAdd, args))
 	if err != nil {
 		return err
+	}
+	result, err = addDelegates(ctx, conf, result)
+	if err != nil {
+		return undo(err, agent(conf).Del(ctx, call(cni.CommandDel, args)))
 	}
 	return types.PrintResult(result, conf.CNIVersion)
 }
 
+// del asks the agent whatever the delegates say: what a delegate cannot undo must not keep an address and a veth.
 func del(args *skel.CmdArgs) error {
 	conf, err := cni.ParseConf(args.StdinData)
 	if err != nil {
 		return err
 	}
-	return agent(conf).Del(context.Background(), call(cni.CommandDel, args))
+	ctx := context.Background()
+	failed := delDelegates(ctx, conf, conf.PrevResult)
+	if err := agent(conf).Del(ctx, call(cni.CommandDel, args)); err != nil {
+		return err
+	}
+	if conf.PrevResult == nil {
+		// ADD never ended well, and said why: what could not be done then has not to be undone now.
+		return nil
+	}
+	return failed
 }
 
 func check(args *skel.CmdArgs) error {
@@ -50,7 +69,11 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return agent(conf).Check(context.Background(), call(cni.CommandCheck, args))
+	ctx := context.Background()
+	if err := agent(conf).Check(ctx, call(cni.CommandCheck, args)); err != nil {
+		return err
+	}
+	return checkDelegates(ctx, conf, conf.PrevResult)
 }
 
 func gc(args *skel.CmdArgs) error {

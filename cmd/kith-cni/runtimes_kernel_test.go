@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/kithnet/kith/cni"
 	"github.com/kithnet/kith/cni/conflist"
 )
 
@@ -19,7 +20,7 @@ func chained(t *testing.T) (n *node, file string) {
 	t.Helper()
 	n = newNode(t, "1.1.0")
 	bin, dir, socket := n.runtime.Path[0], t.TempDir(), filepath.Join(n.dir, "run", "agent.sock")
-	for name, plugin := range map[string]string{conflist.Portmap: "portmap", conflist.Bandwidth: "bandwidth"} {
+	for name, plugin := range map[string]string{cni.Portmap: "portmap", cni.Bandwidth: "bandwidth"} {
 		run(t, "go", "build", "-o", filepath.Join(bin, name), "github.com/containernetworking/plugins/plugins/meta/"+plugin)
 	}
 	if err := conflist.Write(dir, socket); err != nil {

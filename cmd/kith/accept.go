@@ -72,8 +72,8 @@ func (k *cluster) accept(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := k.core.Secrets(namespace).Patch(ctx, gossipSecret, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return "", fmt.Errorf("change secret %s/%s: %w", namespace, gossipSecret, err)
+	if _, err := k.core.Secrets(k.namespace).Patch(ctx, gossipSecret, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return "", fmt.Errorf("change secret %s/%s: %w", k.namespace, gossipSecret, err)
 	}
 	return key, nil
 }

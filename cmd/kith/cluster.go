@@ -25,11 +25,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Where the manifests put the agents.
+// Where the manifests put the agents. With Helm they can be in any namespace, under the same label.
 const (
-	namespace = "kith-system"
-	daemonSet = "kith"
-	container = "agent"
+	usualNamespace = "kith-system"
+	daemonSet      = "kith"
+	container      = "agent"
+	agentsLabel    = "app.kubernetes.io/name=kith"
 )
 
 // atOnce bounds the nodes that are asked at the same time.
@@ -41,6 +42,8 @@ type cluster struct {
 	core    *coreclient.CoreV1Client
 	apps    *appsclient.AppsV1Client
 	timeout time.Duration
+	// namespace is where the agents are: found by locate.
+	namespace string
 }
 
 func loadingRules(f statusFlags) *clientcmd.ClientConfigLoadingRules {
@@ -76,7 +79,7 @@ func connect(f statusFlags) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
 	}
-	return &cluster{config: config, core: core, apps: apps, timeout: f.timeout}, nil
+	return &cluster{config: config, core: core, apps: apps, timeout: f.timeout, namespace: usualNamespace}, nil
 }
 
 // status asks every agent. A node that does not answer is in the result with the reason.
@@ -107,22 +110,44 @@ type agent struct {
 func (k *cluster) agents(ctx context.Context) ([]agent, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	set, err := k.apps.DaemonSets(namespace).Get(ctx, daemonSet, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("there is no DaemonSet %s/%s: Kith is not installed in this cluster", namespace, daemonSet)
-	} else if err != nil {
-		return nil, fmt.Errorf("get DaemonSet %s/%s: %w", namespace, daemonSet, err)
+	set, err := k.locate(ctx)
+	if err != nil {
+		return nil, err
 	}
 	selector := metav1.FormatLabelSelector(set.Spec.Selector)
-	pods, err := k.core.Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	pods, err := k.core.Pods(k.namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
-		return nil, fmt.Errorf("list pods of DaemonSet %s/%s: %w", namespace, daemonSet, err)
+		return nil, fmt.Errorf("list pods of DaemonSet %s/%s: %w", k.namespace, daemonSet, err)
 	}
 	nodes, err := k.nodes(ctx, set)
 	if err != nil {
 		return nil, err
 	}
 	return match(nodes, pods.Items), nil
+}
+
+// locate finds the agents' DaemonSet, and with it their namespace.
+func (k *cluster) locate(ctx context.Context) (*appsv1.DaemonSet, error) {
+	set, err := k.apps.DaemonSets(k.namespace).Get(ctx, daemonSet, metav1.GetOptions{})
+	if err == nil {
+		return set, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("get DaemonSet %s/%s: %w", k.namespace, daemonSet, err)
+	}
+	all, err := k.apps.DaemonSets("").List(ctx, metav1.ListOptions{LabelSelector: agentsLabel, FieldSelector: "metadata.name=" + daemonSet})
+	if err != nil {
+		return nil, fmt.Errorf("there is no DaemonSet %s/%s; list DaemonSets of all namespaces: %w", k.namespace, daemonSet, err)
+	}
+	switch len(all.Items) {
+	case 0:
+		return nil, fmt.Errorf("there is no DaemonSet %s: Kith is not installed in this cluster", daemonSet)
+	case 1:
+		k.namespace = all.Items[0].Namespace
+		return &all.Items[0], nil
+	}
+	return nil, fmt.Errorf("there are DaemonSets %s in the namespaces %s and %s: remove one, a cluster has one Kith",
+		daemonSet, all.Items[0].Namespace, all.Items[1].Namespace)
 }
 
 // nodes are the names of the nodes that the DaemonSet wants; none if this user may not list nodes.
@@ -176,7 +201,7 @@ func better(pod, than *corev1.Pod) bool {
 // ask runs `kith status --local` in the agent's container.
 func (k *cluster) ask(ctx context.Context, a agent) nodeStatus {
 	if a.pod == nil {
-		return nodeStatus{Node: a.node, Error: fmt.Sprintf("there is no pod of DaemonSet %s/%s on this node", namespace, daemonSet)}
+		return nodeStatus{Node: a.node, Error: fmt.Sprintf("there is no pod of DaemonSet %s/%s on this node", k.namespace, daemonSet)}
 	}
 	n := nodeStatus{Node: a.node, Pod: a.pod.Name}
 	if reason := whyNotRunning(a.pod); reason != "" {
@@ -218,7 +243,7 @@ func whyNotRunning(pod *corev1.Pod) string {
 
 // exec runs a command in an agent's container and returns its output; the error has what it wrote to stderr.
 func (k *cluster) exec(ctx context.Context, pod string, command []string) ([]byte, error) {
-	url := k.core.RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
+	url := k.core.RESTClient().Post().Resource("pods").Namespace(k.namespace).Name(pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true},
 			scheme.ParameterCodec).URL()
 	spdy, err := remotecommand.NewSPDYExecutor(k.config, "POST", url)

@@ -85,7 +85,7 @@ func freshKey() string {
 func (g gossipRing) next(fresh func() string) (gossipRing, func(keys []string) bool, error) {
 	if g.to == "" {
 		if len(g.keys) != 1 {
-			return g, nil, fmt.Errorf("secret %s/%s has %d keys and no rotation is under way: leave one of them", namespace, gossipSecret, len(g.keys))
+			return g, nil, fmt.Errorf("secret %s has %d keys and no rotation is under way: leave one of them", gossipSecret, len(g.keys))
 		}
 		key := fresh()
 		return gossipRing{keys: append(slices.Clone(g.keys), key), to: fingerprint(key)}, nil, nil
@@ -93,7 +93,7 @@ func (g gossipRing) next(fresh func() string) (gossipRing, func(keys []string) b
 	at := slices.IndexFunc(g.keys, func(key string) bool { return fingerprint(key) == g.to })
 	switch {
 	case at < 0:
-		return g, nil, fmt.Errorf("secret %s/%s does not hold key %s, which its annotation %s names: remove the annotation", namespace, gossipSecret, g.to, rotateTo)
+		return g, nil, fmt.Errorf("secret %s does not hold key %s, which its annotation %s names: remove the annotation", gossipSecret, g.to, rotateTo)
 	case at > 0:
 		keys := slices.Concat(g.keys[at:at+1], g.keys[:at], g.keys[at+1:])
 		return gossipRing{keys: keys, to: g.to}, func(keys []string) bool { return slices.Contains(keys, g.to) }, nil
@@ -142,21 +142,24 @@ func (r rotation) await(ctx context.Context, want func([]string) bool) error {
 }
 
 func (k *cluster) load(ctx context.Context) (gossipRing, error) {
-	secret, err := k.core.Secrets(namespace).Get(ctx, gossipSecret, metav1.GetOptions{})
+	if _, err := k.locate(ctx); err != nil {
+		return gossipRing{}, err
+	}
+	secret, err := k.core.Secrets(k.namespace).Get(ctx, gossipSecret, metav1.GetOptions{})
 	if err != nil {
-		return gossipRing{}, fmt.Errorf("get secret %s/%s: %w", namespace, gossipSecret, err)
+		return gossipRing{}, fmt.Errorf("get secret %s/%s: %w", k.namespace, gossipSecret, err)
 	}
 	return gossipRing{keys: strings.Fields(string(secret.Data[gossipField])), to: secret.Annotations[rotateTo]}, nil
 }
 
 func (k *cluster) save(ctx context.Context, ring gossipRing) error {
-	secret, err := k.core.Secrets(namespace).Get(ctx, gossipSecret, metav1.GetOptions{})
+	secret, err := k.core.Secrets(k.namespace).Get(ctx, gossipSecret, metav1.GetOptions{})
 	if err == nil {
 		put(secret, ring)
-		_, err = k.core.Secrets(namespace).Update(ctx, secret, metav1.UpdateOptions{})
+		_, err = k.core.Secrets(k.namespace).Update(ctx, secret, metav1.UpdateOptions{})
 	}
 	if err != nil {
-		return fmt.Errorf("change secret %s/%s: %w", namespace, gossipSecret, err)
+		return fmt.Errorf("change secret %s/%s: %w", k.namespace, gossipSecret, err)
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func TestGossipRotateCutOffAnywhere(t *testing.T) {
 func TestGossipRotateRefuses(t *testing.T) {
 	a, b := freshKey(), freshKey()
 	for _, ring := range []gossipRing{{}, {keys: []string{a, b}}, {keys: []string{a}, to: fingerprint(b)}} {
-		if _, _, err := ring.next(freshKey); err == nil || !strings.Contains(err.Error(), "kith-system/kith-gossip") {
+		if _, _, err := ring.next(freshKey); err == nil || !strings.Contains(err.Error(), "secret kith-gossip ") {
 			t.Errorf("%d keys, to %q: %v", len(ring.keys), ring.to, err)
 		}
 	}

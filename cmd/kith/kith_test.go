@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -257,22 +258,7 @@ func TestCluster(t *testing.T) {
 			pod("kith-a", "n1", 1, running), pod("kith-b", "n2", 1, waiting)}},
 		"/api/v1/nodes": corev1.NodeList{Items: []corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "n3"}}}},
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer, ok := answers[r.URL.Path]
-		if !ok {
-			http.Error(w, "no exec here", http.StatusForbidden)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(answer)
-	}))
-	defer server.Close()
-	kubeconfig := filepath.Join(t.TempDir(), "config")
-	text := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: " + server.URL + "}}]\n" +
-		"contexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"
-	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	kubeconfig := apiServer(t, http.StatusForbidden, answers)
 	code, stdout, stderr := run(t, "status", "-kubeconfig", kubeconfig)
 	for _, want := range []string{"n1 does not answer: exec in pod kith-a: ", "n2 does not answer: pod kith-b: container agent waits: CrashLoopBackOff",
 		"n3 does not answer: there is no pod of DaemonSet kith-system/kith on this node"} {
@@ -280,9 +266,57 @@ func TestCluster(t *testing.T) {
 			t.Errorf("code %d, lacks %q:\n%s%s", code, want, stdout, stderr)
 		}
 	}
-	answers = nil
+	clear(answers)
 	if code, _, stderr := run(t, "status", "-kubeconfig", kubeconfig); code != exitUsage || !strings.Contains(stderr, "get DaemonSet kith-system/kith") {
 		t.Errorf("without Kith: code %d, %s", code, stderr)
+	}
+}
+
+// apiServer has these answers, and an error for all else. It returns the path of a kubeconfig.
+func apiServer(t *testing.T, otherwise int, answers map[string]any) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, ok := answers[r.URL.Path]
+		if !ok {
+			http.Error(w, "not here", otherwise)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(answer)
+	}))
+	t.Cleanup(server.Close)
+	kubeconfig := filepath.Join(t.TempDir(), "config")
+	text := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: " + server.URL + "}}]\n" +
+		"contexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig
+}
+
+// TestAgentsInAnotherNamespace: the agents are found where Helm was told to put them; two installations are refused.
+func TestAgentsInAnotherNamespace(t *testing.T) {
+	set := func(namespace string) appsv1.DaemonSet {
+		return appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "kith"},
+			Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "kith"}}}}
+	}
+	answers := map[string]any{
+		"/api/v1/namespaces/network/pods": corev1.PodList{},
+		"/api/v1/nodes":                   corev1.NodeList{Items: []corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "n3"}}}},
+	}
+	kubeconfig := apiServer(t, http.StatusNotFound, answers)
+	for _, step := range []struct {
+		sets []appsv1.DaemonSet
+		want string
+	}{
+		{[]appsv1.DaemonSet{set("network")}, "there is no pod of DaemonSet network/kith on this node"},
+		{[]appsv1.DaemonSet{set("network"), set("other")}, "in the namespaces network and other: remove one"},
+		{nil, "Kith is not installed in this cluster"},
+	} {
+		answers["/apis/apps/v1/daemonsets"] = appsv1.DaemonSetList{Items: step.sets}
+		if code, stdout, stderr := run(t, "status", "-kubeconfig", kubeconfig); code == 0 || !strings.Contains(stdout+stderr, step.want) {
+			t.Errorf("code %d, lacks %q:\n%s%s", code, step.want, stdout, stderr)
+		}
 	}
 }
 

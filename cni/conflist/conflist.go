@@ -22,13 +22,6 @@ import (
 // FileName sorts before what other providers use: the runtime takes the first.
 const FileName = "05-kith.conflist"
 
-// Portmap and Bandwidth are the names of our copies of the reference plugins. A node may have others under their own
-// names, as old as its distribution, that refuse a list of this version; each is asked for every pod.
-const (
-	Portmap   = "kith-portmap"
-	Bandwidth = "kith-bandwidth"
-)
-
 // The versions of the specification that the list speaks. A runtime of before 1.1.0 (containerd 1.x, CRI-O up to 1.30,
 // cri-dockerd) reads the first alone, and refuses results of any that it does not know. One that knows cniVersions takes
 // the newest there that it knows.
@@ -50,27 +43,22 @@ type list struct {
 type plugin struct {
 	Type         string          `json:"type"`
 	Socket       string          `json:"socket,omitempty"`
-	Capabilities map[string]bool `json:"capabilities,omitempty"`
-	SNAT         *bool           `json:"snat,omitempty"`
+	Capabilities map[string]bool `json:"capabilities"`
 }
 
-// Render returns the list for an agent at this socket.
+// Render returns the list for an agent at this socket. It has one plugin, which asks others for the pods that want
+// them: a plugin of the list is asked for every pod, and where one fails at DEL, those before it are not asked.
 func Render(socket string) ([]byte, error) {
-	kith := plugin{Type: "kith-cni"}
+	kith := plugin{Type: "kith-cni", Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
 	if socket != cni.DefaultSocket {
 		kith.Socket = socket
 	}
-	snat := true
 	data, err := json.MarshalIndent(list{
 		CNIVersion:   oldestVersion,
 		CNIVersions:  []string{oldestVersion, newestVersion},
 		Name:         "kith",
 		DisableCheck: true,
-		Plugins: []plugin{
-			kith,
-			{Type: Portmap, Capabilities: map[string]bool{"portMappings": true}, SNAT: &snat},
-			{Type: Bandwidth, Capabilities: map[string]bool{"bandwidth": true}},
-		},
+		Plugins:      []plugin{kith},
 	}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode network configuration: %w", err)

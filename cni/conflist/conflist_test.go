@@ -56,7 +56,7 @@ func TestOldReferencePluginsAreNotAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for binary, name := range map[string]string{"kith-cni": "kith-cni", "portmap": Portmap, "bandwidth": Bandwidth} {
+	for binary, name := range map[string]string{"kith-cni": "kith-cni", "portmap": cni.Portmap, "bandwidth": cni.Bandwidth} {
 		plugin(filepath.Join(dir, binary), `"0.3.1","1.0.0"`)
 		plugin(filepath.Join(src, binary), `"1.0.0","1.1.0"`)
 		if err := Install(filepath.Join(src, binary), dir, name); err != nil {
@@ -147,13 +147,13 @@ func TestInstall(t *testing.T) {
 	if err := Install(filepath.Join(src, "kith-cni"), dir, "kith-cni"); err != nil {
 		t.Fatal(err)
 	}
-	if err := Install(filepath.Join(src, "portmap"), dir, Portmap); err != nil {
+	if err := Install(filepath.Join(src, "portmap"), dir, cni.Portmap); err != nil {
 		t.Fatal(err)
 	}
 	if err := InstallMissing(filepath.Join(src, "portmap"), dir, "portmap"); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"kith-cni": "ours", "portmap": "there", Portmap: "ours"} {
+	for name, want := range map[string]string{"kith-cni": "ours", "portmap": "there", cni.Portmap: "ours"} {
 		if got, _ := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
 			t.Errorf("%s is %q", name, got)
 		}
@@ -161,7 +161,7 @@ func TestInstall(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "kith-cni")); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
-	if diff := cmp.Diff([]string{"kith-cni", Portmap, "portmap"}, names(t, dir)); diff != "" {
+	if diff := cmp.Diff([]string{"kith-cni", cni.Portmap, "portmap"}, names(t, dir)); diff != "" {
 		t.Error(diff)
 	}
 	before, err := os.Stat(filepath.Join(dir, "kith-cni"))

@@ -51,7 +51,7 @@ func TestDefinitionIsUpgraded(t *testing.T) {
 			d.SetAnnotations(notes)
 			client = fake.NewSimpleDynamicClient(runtime.NewScheme(), d)
 		}
-		chart, all := render(t, tt.values)
+		chart, all := render(t, homeNamespace, tt.values)
 		files, err := engine.RenderWithClientProvider(chart, all, installed{client})
 		if err != nil {
 			t.Fatalf("%s %s: %v", tt.title, tt.version, err)

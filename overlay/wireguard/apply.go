@@ -106,7 +106,7 @@ func (d *Device) take(ctx context.Context, step overlay.Step) error {
 		return err
 	}
 	if !present {
-		return fmt.Errorf("device %s: %w", l.name, ErrAbsent)
+		return fmt.Errorf("device %s: %w", l.name, absent(controlDir, l.name))
 	}
 	return l.takeOn(link, step)
 }
@@ -156,7 +156,7 @@ func (l *lane) create(ctx context.Context) error {
 		return l.links.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
 	}
 	if _, err := l.control(ctx); !present || unserved(err) {
-		return ErrAbsent
+		return absent(controlDir, l.name)
 	} else if err != nil {
 		return err
 	}

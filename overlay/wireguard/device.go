@@ -21,7 +21,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +39,26 @@ import (
 
 // ErrAbsent says that wireguard-go's process does not serve the device yet.
 var ErrAbsent = errors.New("no device: is kith-wireguard running?")
+
+// Beside the control sockets wireguard-go's process writes why it does not serve a device.
+const (
+	controlDir = "/var/run/wireguard"
+	maxProblem = 1024
+)
+
+// absent is ErrAbsent with what wireguard-go's process says of the device, if it says anything.
+func absent(dir, name string) error {
+	file, err := os.Open(filepath.Join(dir, name+".problem"))
+	if err != nil {
+		return ErrAbsent
+	}
+	defer func() { _ = file.Close() }()
+	text, err := io.ReadAll(io.LimitReader(file, maxProblem))
+	if err != nil || len(text) == 0 {
+		return ErrAbsent
+	}
+	return fmt.Errorf("%w It says: %q", ErrAbsent, text)
+}
 
 // Mode says who carries WireGuard.
 type Mode string

@@ -23,5 +23,16 @@ func inFiles() []mistake {
 			right: "oldestVersion = \"1.0.0\"", wrong: "oldestVersion = \"1.1.0\"",
 			pkg: "./cni/conflist", test: "TestRenderGolden",
 		},
+		{
+			name: "the agent is not asked where a delegate fails", file: "cmd/kith-cni/main.go",
+			right: "\tif err := agent(conf).Del(ctx, call(cni.CommandDel, args)); err != nil {",
+			wrong: "\tif failed != nil {\n\t\treturn failed\n\t}\n\tif err := agent(conf).Del(ctx, call(cni.CommandDel, args)); err != nil {",
+			pkg:   "./cmd/kith-cni", test: "TestFailingDelegateKeepsNothing",
+		},
+		{
+			name: "all pods wait for portmap", file: "cni/delegate.go",
+			right: "!= nil || len(ports) > 0", wrong: "!= nil || len(ports) >= 0",
+			pkg: "./cmd/kith-cni", test: "TestDelegatesAreAskedForTheirPods",
+		},
 	}
 }

@@ -10,6 +10,8 @@
 //   - The control socket listens before the device gets its carrier, so who sees the
 //     carrier can configure.
 //   - A device deleted by hand is made anew.
+//   - Why a device is not served is in the file NAME.problem beside its control socket,
+//     for the agent, which has no other way to know.
 //   - What ICMP says of sizes neither cuts nor stops the tunnel's packets.
 //
 // Out of scope: configuration of any kind; keys and peers are forgotten with the
@@ -20,7 +22,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -50,7 +55,7 @@ func keep(ctx context.Context, name string, log *slog.Logger) {
 		if ctx.Err() != nil {
 			return
 		}
-		log.Warn("starting over", "device", name, "error", err)
+		log.Warn("starting over", "device", name, "error", errors.Join(err, tell(problemPath(name), err)))
 		if errors.Is(err, errDeviceGone) {
 			continue
 		}
@@ -60,6 +65,16 @@ func keep(ctx context.Context, name string, log *slog.Logger) {
 		case <-time.After(retryDelay):
 		}
 	}
+}
+
+func problemPath(name string) string { return filepath.Join(controlDir, name+".problem") }
+
+// tell writes down why a device is not served.
+func tell(path string, problem error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(problem.Error()), 0o600)
 }
 
 // serve carries one TUN device for as long as it exists.
@@ -74,6 +89,9 @@ func serve(ctx context.Context, name string, log *slog.Logger) error {
 	}
 	dev := device.NewDevice(tun, conn.NewDefaultBind(), logger(name, log))
 	defer dev.Close()
+	if err := os.Remove(problemPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("cannot take back what was wrong", "error", err)
+	}
 	log.Info("serving", "device", name)
 	ctx, cancel := context.WithCancel(ctx)
 	failed := make(chan error, 1)

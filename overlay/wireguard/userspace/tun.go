@@ -26,11 +26,11 @@ const (
 // the offloads (vnet_hdr) that let wireguard-go move many packets at once.
 func openTUN(name string) (tun.Device, error) {
 	if err := makeNode(); err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	file, err := attach(name)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	if err := setQueue(name); err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -45,6 +45,18 @@ func openTUN(name string) (tun.Device, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return dev, nil
+}
+
+// explain says what a person can do about a TUN device that cannot be had.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: the container runtime keeps this container from it, as crun and runc 1.2.0 to 1.2.3 do: use another runc, "+
+			"load the kernel's module wireguard, which needs no TUN, and start this pod again, or set userspaceWireGuard.privileged of the chart", err)
+	case errors.Is(err, unix.EROFS), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("%w: the node has no TUN: load the kernel's module tun, or its module wireguard, which needs no TUN, and start this pod again", err)
+	}
+	return err
 }
 
 func attach(name string) (*os.File, error) {
