@@ -51,6 +51,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Limit bounds each operation; DefaultLimit if zero.
 	Limit time.Duration
+	// Ended, if there is one, is called after each operation on attachments.
+	Ended func()
 }
 
 // Server serves the operations.
@@ -65,7 +67,10 @@ func New(o Options) *Server {
 	if o.Limit == 0 {
 		o.Limit = DefaultLimit
 	}
-	s := &Server{Options: o, mux: http.NewServeMux(), locks: newLocks()}
+	if o.Ended == nil {
+		o.Ended = func() {}
+	}
+	s := &Server{Options: o, mux: http.NewServeMux(), locks: newLocks(o.Ended)}
 	s.operation("add", cni.CommandAdd, s.add)
 	s.operation("del", cni.CommandDel, s.del)
 	s.operation("check", cni.CommandCheck, s.check)
@@ -76,6 +81,17 @@ func New(o Options) *Server {
 
 // Handle mounts another handler on the same socket. It must be called before Serve.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// TryHold keeps operations on an attachment's container waiting until release is called. It is not free while one runs, or a
+// DEL is pending; Ended is called when that is over.
+func (s *Server) TryHold(k cni.Key) (release func(), free bool) {
+	release, free = s.locks.try(k.ContainerID)
+	if free && s.Pending.Has(k) {
+		release()
+		return nil, false
+	}
+	return release, free
+}
 
 // Listen opens the socket, in a folder that only root may enter. A socket that nobody serves any more
 // is replaced; one that somebody does is an error.

@@ -138,15 +138,7 @@ func (l *Links) setUpHost(a cni.Attachment) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	for _, addr := range a.Addresses {
-		if err := netlink.NeighSet(neighbour(link, addr, a.PodMAC)); err != nil {
-			return fmt.Errorf("set neighbour %s: %w", addr, err)
-		}
-		if err := netlink.RouteReplace(hostRoute(link, addr)); err != nil {
-			return fmt.Errorf("set route to %s: %w", addr, err)
-		}
-	}
-	return nil
+	return setWays(link, a)
 }
 
 func (l *Links) setUpPod(a cni.Attachment) error {
