@@ -21,8 +21,10 @@ import (
 )
 
 const (
-	// upkeepPause is between two readings of all host sides: what changes meanwhile is read together.
-	upkeepPause = 100 * time.Millisecond
+	// upkeepPause and upkeepLongest are between two readings of all host sides: what changes meanwhile is read together. In
+	// between a pause is upkeepShare times what the last reading took, for nodes with many pods that come and go.
+	upkeepPause, upkeepLongest = 100 * time.Millisecond, 500 * time.Millisecond
+	upkeepShare                = 10
 	// undoneOften is how often the same thing is put right at once. Then somebody puts it wrong, and pauses grow.
 	undoneOften = 3
 	// undoneRest is the longest of these pauses.
@@ -103,11 +105,12 @@ func (a *agent) keepSides(ctx context.Context, s *server.Server) error {
 
 func (u *upkeep) run(ctx context.Context, sides sidesReader) error {
 	for {
+		began := time.Now()
 		again := u.pass(ctx, sides)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(upkeepPause):
+		case <-time.After(min(max(upkeepShare*time.Since(began), upkeepPause), upkeepLongest)):
 		}
 		var retry <-chan time.Time
 		if !again.IsZero() {
