@@ -26,7 +26,7 @@ const (
 	upkeepPause, upkeepLongest = 100 * time.Millisecond, 500 * time.Millisecond
 	upkeepShare                = 10
 	// undoneOften is how often the same thing is put right at once. Then somebody puts it wrong, and pauses grow.
-	undoneOften = 3
+	undoneOften = 10
 	// undoneRest is the longest of these pauses.
 	undoneRest = 30 * time.Second
 	// undoneFor is how long it is remembered, and said, that something was put right.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/kithnet/kith/cni"
 )
@@ -14,6 +15,14 @@ func TestHold(t *testing.T) {
 	ended := make(chan struct{}, 10)
 	s := n.server(0)
 	s = New(Options{Deps: s.Deps, Pending: s.Pending, Log: s.Log, Ended: func() { ended <- struct{}{} }})
+	await := func() {
+		t.Helper()
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Fatal("nothing is heard of the end")
+		}
+	}
 	socket := start(t, s)
 	key := cni.Key{ContainerID: "a", IfName: "eth0"}
 	opens, goes := make(chan struct{}), make(chan struct{})
@@ -28,7 +37,7 @@ func TestHold(t *testing.T) {
 		t.Error("held during ADD")
 	}
 	close(goes)
-	<-ended
+	await()
 	if err := <-added; err != nil {
 		t.Fatal(err)
 	}
@@ -46,10 +55,10 @@ func TestHold(t *testing.T) {
 	n.pending[key] = true
 	n.mu.Unlock()
 	if _, free := s.TryHold(key); free {
-		t.Error("held though a DEL is pending")
+		t.Fatal("held though a DEL is pending")
 	}
 	if _, err := s.del(t.Context(), cni.Request{Key: key}); err != nil || n.left() != 0 {
 		t.Errorf("DEL: %v, left %d", err, n.left())
 	}
-	<-ended
+	await()
 }

@@ -3,10 +3,10 @@
 // A request is POST /cni/<operation in lower case> with a cni.Call as JSON; the reply is the result
 // (ADD) or nothing with status 200, or an error of the specification as JSON with another status.
 //
-// Invariants: operations of one container never overlap; GC runs alone; an operation whose client has
-// gone, or that takes longer than the limit, is cancelled (and an ADD undone); DELs that the plugin
-// left while the agent was away are finished before anything is served, and looked for from time to
-// time after. The socket is accessible to root only.
+// Invariants: operations of one container never overlap, and none runs while TryHold holds it; GC runs
+// alone; an operation whose client has gone, or that takes longer than the limit, is cancelled (and an
+// ADD undone); DELs that the plugin left while the agent was away are finished before anything is
+// served, and looked for from time to time after. The socket is accessible to root only.
 //
 // Out of scope: what the operations do, and whether the agent is ready for them.
 package server

@@ -15,8 +15,8 @@ import (
 	"github.com/kithnet/kith/cni"
 )
 
-// Restore makes the host side of an attachment as Create left it, but for NOARP, which would forget the permanent neighbours
-// of pods that an older agent attached. It makes no interface: without one the error is cni.ErrNoInterface.
+// Restore makes the host side of an attachment as Create left it. It makes no interface: without one the error is
+// cni.ErrNoInterface.
 func (l *Links) Restore(_ context.Context, a cni.Attachment) error {
 	link, err := netlink.LinkByName(a.HostInterface)
 	var gone netlink.LinkNotFoundError
@@ -36,7 +36,7 @@ func (l *Links) Restore(_ context.Context, a cni.Attachment) error {
 }
 
 // restore changes what empties other things first: an interface that was down has no routes, one that had another hardware
-// address no neighbours.
+// address or spoke ARP no neighbours.
 func (l *Links) restore(link netlink.Link, a cni.Attachment) error {
 	if err := l.sysctls.setHost(a); err != nil {
 		return err
@@ -44,6 +44,11 @@ func (l *Links) restore(link netlink.Link, a cni.Attachment) error {
 	if !bytes.Equal(link.Attrs().HardwareAddr, a.HostMAC[:]) {
 		if err := netlink.LinkSetHardwareAddr(link, a.HostMAC[:]); err != nil {
 			return fmt.Errorf("set hardware address: %w", err)
+		}
+	}
+	if link.Attrs().RawFlags&unix.IFF_NOARP == 0 {
+		if err := netlink.LinkSetARPOff(link); err != nil {
+			return fmt.Errorf("turn ARP off: %w", err)
 		}
 	}
 	if link.Attrs().Flags&net.FlagUp == 0 {

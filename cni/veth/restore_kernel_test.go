@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 )
 
 // hang bounds what must happen, however busy the machine is.
-const hang = 30 * time.Second
+const hang = 20 * time.Second
 
 // watched is the host sides of a node, with someone who watches.
 type watched struct {
@@ -25,9 +26,11 @@ type watched struct {
 	watch *Watch
 }
 
-func watching(t *testing.T, l *Links) watched {
+// watching hears only some kinds of messages of those that are heard: others, such as the kernel's late ones about an
+// interface that came up, would be signals, too.
+func watching(t *testing.T, l *Links, only ...uint) watched {
 	t.Helper()
-	w, err := l.Watch()
+	w, err := l.watch(slices.DeleteFunc(groups(), func(g uint) bool { return !slices.Contains(only, g) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,28 +93,33 @@ func (w watched) await(a cni.Attachment) []cni.Damage {
 // TestWhatOthersChangeIsPutRight has a node's other programs undo each thing of a pod's host side. Each is signalled, found,
 // and put right, and the pod is reached as before.
 func TestWhatOthersChangeIsPutRight(t *testing.T) {
-	for _, tt := range []struct{ command, says string }{
-		{"ip link set HOST down", "the interface is down"},
-		{"ip link set HOST address 02:00:00:00:00:09", "hardware address is 02:00:00:00:00:09"},
-		{"ip route del 10.1.0.2", "the route to 10.1.0.2 is missing"},
-		{"ip -6 route del fd00::2", "the route to fd00::2 is missing"},
-		{"ip route flush dev HOST", "the route to 10.1.0.2 is missing"},
-		{"ip route replace blackhole 10.1.0.2", "the route to 10.1.0.2 is missing"},
-		{"ip route replace 10.1.0.2 dev lo", "the route to 10.1.0.2 is missing"},
-		{"ip -6 route replace fd00::2 dev lo", "the route to fd00::2 is missing"},
-		{"ip neigh del 10.1.0.2 dev HOST", "the permanent neighbour 10.1.0.2 is missing"},
-		{"ip neigh flush dev HOST nud permanent", "the permanent neighbour fd00::2 is missing"},
-		{"ip neigh replace fd00::2 dev HOST lladdr 02:00:00:00:00:09 nud permanent", "the neighbour fd00::2 has hardware address 02:00:00:00:00:09"},
-		{"sysctl -qw net.ipv4.conf.HOST.rp_filter=1", "rp_filter is 1, not 0"},
-		{"sysctl -qw net.ipv4.conf.HOST.forwarding=0", "forwarding is 0, not 1"},
-		{"sysctl -qw net.ipv6.conf.HOST.forwarding=0", "forwarding is 0, not 1"},
-		{"sysctl -qw net.ipv6.conf.HOST.disable_ipv6=1", "disable_ipv6 is 1, not 0"},
+	const link, neigh, route4, route6 = unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE
+	for _, tt := range []struct {
+		by            uint
+		command, says string
+	}{
+		{link, "ip link set HOST down", "the interface is down"},
+		{link, "ip link set HOST address 02:00:00:00:00:09", "hardware address is 02:00:00:00:00:09"},
+		{route4, "ip route del 10.1.0.2", "the route to 10.1.0.2 is missing"},
+		{route6, "ip -6 route del fd00::2", "the route to fd00::2 is missing"},
+		{route4, "ip route flush dev HOST", "the route to 10.1.0.2 is missing"},
+		{route4, "ip route replace blackhole 10.1.0.2", "the route to 10.1.0.2 is missing"},
+		{route4, "ip route replace 10.1.0.2 dev lo", "the route to 10.1.0.2 is missing"},
+		{route6, "ip -6 route replace fd00::2 dev lo", "the route to fd00::2 is missing"},
+		{neigh, "ip link set HOST arp on", "the permanent neighbour 10.1.0.2 is missing"},
+		{neigh, "ip neigh del 10.1.0.2 dev HOST", "the permanent neighbour 10.1.0.2 is missing"},
+		{neigh, "ip neigh flush dev HOST nud permanent", "the permanent neighbour fd00::2 is missing"},
+		{neigh, "ip neigh replace fd00::2 dev HOST lladdr 02:00:00:00:00:09 nud permanent", "the neighbour fd00::2 has hardware address 02:00:00:00:00:09"},
+		{groupIPv4Netconf, "sysctl -qw net.ipv4.conf.HOST.rp_filter=1", "rp_filter is 1, not 0"},
+		{groupIPv4Netconf, "sysctl -qw net.ipv4.conf.HOST.forwarding=0", "forwarding is 0, not 1"},
+		{groupIPv6Netconf, "sysctl -qw net.ipv6.conf.HOST.forwarding=0", "forwarding is 0, not 1"},
+		{route6, "sysctl -qw net.ipv6.conf.HOST.disable_ipv6=1", "disable_ipv6 is 1, not 0"},
 	} {
 		t.Run(tt.command, func(t *testing.T) {
 			l := node(t)
 			a := attachment("a", sandbox(t), "10.1.0.2", "fd00::2")
 			create(t, l, a)
-			w := watching(t, l)
+			w := watching(t, l, tt.by)
 			w.settle(a)
 			run(t, strings.Fields(strings.ReplaceAll(tt.command, "HOST", a.HostInterface))...)
 			found := w.await(a)
@@ -127,6 +135,9 @@ func TestWhatOthersChangeIsPutRight(t *testing.T) {
 			if err := l.Check(t.Context(), a); err != nil {
 				t.Error(err)
 			}
+			if out := run(t, "ip", "link", "show", a.HostInterface); !strings.Contains(out, "NOARP") {
+				t.Errorf("the node takes neighbours from the pod: %s", out)
+			}
 			for _, addr := range a.Addresses {
 				run(t, "ping", "-c1", "-W20", addr.String())
 			}
@@ -139,7 +150,7 @@ func TestForwardingIsWatched(t *testing.T) {
 	for family, name := range map[int]string{unix.AF_INET: "net.ipv4.ip_forward", unix.AF_INET6: "net.ipv6.conf.all.forwarding"} {
 		t.Run(name, func(t *testing.T) {
 			l := node(t)
-			w := watching(t, l)
+			w := watching(t, l, groupIPv4Netconf, groupIPv6Netconf)
 			run(t, "sysctl", "-qw", name+"=0")
 			select {
 			case <-w.watch.Changed():
@@ -164,7 +175,7 @@ func TestRemovedInterfaceStaysRemoved(t *testing.T) {
 	l := node(t)
 	a := attachment("a", sandbox(t), "10.1.0.2")
 	create(t, l, a)
-	w := watching(t, l)
+	w := watching(t, l, unix.RTNLGRP_LINK)
 	w.settle(a)
 	run(t, "ip", "link", "del", a.HostInterface)
 	if found := w.await(a); !found[0].Gone {
@@ -189,6 +200,26 @@ func TestRestoreChangesNothingThatIsRight(t *testing.T) {
 	}
 	if after := run(t, "ip", "neigh") + run(t, "ip", "route") + run(t, "ip", "-6", "route"); after != before {
 		t.Errorf("was\n%sis\n%s", before, after)
+	}
+}
+
+// TestInterfaceThatComesBack: one that was renamed is gone, and put right when it has its name again.
+func TestInterfaceThatComesBack(t *testing.T) {
+	l := node(t)
+	a := attachment("a", sandbox(t), "10.1.0.2", "fd00::2")
+	create(t, l, a)
+	w := watching(t, l, unix.RTNLGRP_LINK)
+	w.settle(a)
+	run(t, "ip", "link", "set", a.HostInterface, "down")
+	run(t, "ip", "link", "set", a.HostInterface, "name", "renamed")
+	for found := w.await(a); !found[0].Gone; found = w.await(a) {
+	}
+	run(t, "ip", "link", "set", "renamed", "name", a.HostInterface)
+	if found := w.await(a); found[0].Gone {
+		t.Errorf("found %+v", found)
+	}
+	if err := errors.Join(l.Restore(t.Context(), a), l.Check(t.Context(), a)); err != nil {
+		t.Error(err)
 	}
 }
 

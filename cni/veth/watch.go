@@ -37,15 +37,23 @@ type Watch struct {
 }
 
 // Watch begins to watch; what happens from now on is signalled once Run runs.
-func (l *Links) Watch() (*Watch, error) {
+func (l *Links) Watch() (*Watch, error) { return l.watch(groups()) }
+
+// groups are the kinds of messages that are heard.
+func groups() []uint {
+	return []uint{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, groupIPv4Netconf, groupIPv6Netconf,
+	}
+}
+
+func (l *Links) watch(groups []uint) (*Watch, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
 	// Without it the kernel filters nothing, as kernels before 4.20 do in any case.
 	_ = handle.SetStrictCheck(true)
-	socket, err := subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-		groupIPv4Netconf, groupIPv6Netconf)
+	socket, err := subscribe(groups)
 	if err != nil {
 		handle.Close()
 		return nil, fmt.Errorf("watch interfaces: %w", err)
@@ -53,7 +61,7 @@ func (l *Links) Watch() (*Watch, error) {
 	return &Watch{links: l, handle: handle, socket: socket, changed: make(chan struct{}, 1)}, nil
 }
 
-func subscribe(groups ...uint) (*os.File, error) {
+func subscribe(groups []uint) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -118,7 +126,7 @@ func (w *Watch) concerns(data []byte) bool {
 }
 
 // about reports whether a message may be about a host side. The kernel says nothing of the routes that an interface loses
-// when it goes down, and nothing of the route that another one replaces, but of the other.
+// when it goes down, and nothing of the route that another one replaces, but of the other, which may lead anywhere.
 func (w *Watch) about(m syscall.NetlinkMessage) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
@@ -127,7 +135,8 @@ func (w *Watch) about(m syscall.NetlinkMessage) bool {
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return w.has(index(m.Data, 4))
 	case unix.RTM_DELROUTE:
-		return ofOneAddress(m.Data)
+		device, there := attribute(m.Data, unix.SizeofRtMsg, unix.RTA_OIF)
+		return there && w.has(index(device, 0))
 	case unix.RTM_NEWROUTE:
 		return m.Header.Flags&unix.NLM_F_REPLACE != 0 && ofOneAddress(m.Data)
 	case newNetconf:
