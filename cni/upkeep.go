@@ -15,6 +15,8 @@ type Setting struct {
 	Family string
 	Name   string
 	Value  string
+	// Or, if not empty, is another value that does as well.
+	Or string
 	// Optional settings may be missing, as where the kernel has no IPv6.
 	Optional bool
 }
@@ -26,12 +28,13 @@ func (s Setting) Path(interfaceName string) string {
 
 // HostSettings returns the settings of the attachment's host side, in the order in which they can be written. A pod must
 // not name the way of its packets, whatever the node's administrator allows elsewhere. The host side neither needs IPv6
-// addresses nor may it learn any, also if no pod has IPv6.
+// addresses nor may it learn any, also if no pod has IPv6. systemd sets every new interface's reverse path filter to loose,
+// which keeps nothing out.
 func (a Attachment) HostSettings() []Setting {
 	const v4, v6 = "ipv4", "ipv6"
 	settings := []Setting{
 		{Family: v4, Name: "forwarding", Value: "1"},
-		{Family: v4, Name: "rp_filter", Value: "0"},
+		{Family: v4, Name: "rp_filter", Value: "0", Or: "2"},
 		{Family: v4, Name: "accept_source_route", Value: "0"},
 	}
 	for _, addr := range a.Addresses {
@@ -103,7 +106,7 @@ func (h HostSide) differences(a Attachment) []string {
 		switch now, there := h.Settings[path]; {
 		case !there && !want.Optional:
 			add("net/%s is missing", path)
-		case there && now != want.Value:
+		case there && now != want.Value && (want.Or == "" || now != want.Or):
 			add("net/%s is %s, not %s", path, now, want.Value)
 		}
 	}

@@ -4,10 +4,12 @@ package veth
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -220,6 +222,46 @@ func TestInterfaceThatComesBack(t *testing.T) {
 	}
 	if err := errors.Join(l.Restore(t.Context(), a), l.Check(t.Context(), a)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPodsMakeNoWork: a pod that takes its own end down and up, as often as it likes, has nothing read.
+func TestPodsMakeNoWork(t *testing.T) {
+	l := node(t)
+	a := attachment("a", sandbox(t), "10.1.0.2", "fd00::2")
+	create(t, l, a)
+	w := watching(t, l)
+	w.damages(a)
+	socket, err := subscribe(groups())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if err := socket.SetReadDeadline(time.Now().Add(hang)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1<<16)
+	for _, to := range []string{"down", "up", "down", "up"} {
+		within(t, a.Netns, "ip", "link", "set", "eth0", to)
+		for seen := false; !seen; {
+			n, err := socket.Read(buf)
+			if err != nil {
+				t.Fatalf("%s: %v", to, err)
+			}
+			messages, err := syscall.ParseNetlinkMessage(buf[:n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range messages {
+				if w.watch.about(m) {
+					t.Errorf("%s: a message of type %d has all read", to, m.Header.Type)
+				}
+				const lowerUp = 1 << 16 // IFF_LOWER_UP
+				if m.Header.Type == unix.RTM_NEWLINK {
+					seen = (binary.NativeEndian.Uint32(m.Data[8:])&lowerUp != 0) == (to == "up")
+				}
+			}
+		}
 	}
 }
 

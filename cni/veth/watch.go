@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -130,10 +131,9 @@ func (w *Watch) concerns(data []byte) bool {
 func (w *Watch) about(m syscall.NetlinkMessage) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		name, there := attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)
-		return there && strings.HasPrefix(unix.ByteSliceToString(name), cni.HostPrefix) || w.has(index(m.Data, 4))
+		return w.aboutLink(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		return w.has(index(m.Data, 4))
+		return w.has(index(m.Data, 4)) && ofOnePod(m.Data)
 	case unix.RTM_DELROUTE:
 		device, there := attribute(m.Data, unix.SizeofRtMsg, unix.RTA_OIF)
 		return there && w.has(index(device, 0))
@@ -147,14 +147,29 @@ func (w *Watch) about(m syscall.NetlinkMessage) bool {
 	return false
 }
 
-func (w *Watch) has(index int) bool {
-	ours := w.ours.Load()
-	if ours == nil {
+// aboutLink passes over what a pod can bring about as often as it likes by taking its own end down and up.
+func (w *Watch) aboutLink(m syscall.NetlinkMessage) bool {
+	attr, _ := attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)
+	name, known := unix.ByteSliceToString(attr), w.name(index(m.Data, 4))
+	if !strings.HasPrefix(name, cni.HostPrefix) && known == "" {
 		return false
 	}
-	_, there := (*ours)[index]
-	return there
+	mac, want := cni.MAC{}, cni.HostMAC()
+	attr, _ = attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_ADDRESS)
+	copy(mac[:], attr)
+	isUp := len(m.Data) >= unix.SizeofIfInfomsg && binary.NativeEndian.Uint32(m.Data[8:])&unix.IFF_UP != 0
+	return m.Header.Type == unix.RTM_DELLINK || name != known || !isUp || mac != want
 }
+
+// name is that of the host side with this number, as last read.
+func (w *Watch) name(index int) string {
+	if ours := w.ours.Load(); ours != nil {
+		return (*ours)[index]
+	}
+	return ""
+}
+
+func (w *Watch) has(index int) bool { return w.name(index) != "" }
 
 // index is the number of an interface at a place in a message.
 func index(data []byte, at int) int {
@@ -162,6 +177,14 @@ func index(data []byte, at int) int {
 		return 0
 	}
 	return int(int32(binary.NativeEndian.Uint32(data[at:])))
+}
+
+// ofOnePod reports whether a message may be about a pod's neighbour. The node makes others for its own multicast, and drops
+// them when the pod's end goes down.
+func ofOnePod(data []byte) bool {
+	attr, _ := attribute(data, unix.SizeofNdMsg, unix.NDA_DST)
+	addr, _ := netip.AddrFromSlice(attr)
+	return !addr.IsMulticast() && !addr.IsLinkLocalUnicast()
 }
 
 // ofOneAddress reports whether a message is about a route to a single address.

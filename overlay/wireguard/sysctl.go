@@ -37,10 +37,12 @@ func (s sysctls) tune(device string) error {
 	return failed
 }
 
-// tuned reports whether the device's settings are what they must be.
+// tuned reports whether the device's settings do as well as what they must be: systemd sets every new device's reverse
+// path filter to loose, which keeps nothing out.
 func (s sysctls) tuned(device string) bool {
 	for name, value := range s.settings(device) {
-		if now, err := s.get(name); err == nil && now != value {
+		now, err := s.get(name)
+		if loose := filepath.Base(name) == "rp_filter" && now == "2"; err == nil && now != value && !loose {
 			return false
 		}
 	}

@@ -43,8 +43,13 @@ func inUndone() []mistake {
 	return []mistake{
 		{
 			name: "a neighbour that goes is not noticed", file: kernel, tags: inKernel,
-			right: "case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:\n\t\treturn w.has(index(m.Data, 4))", wrong: "case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:\n\t\treturn false",
+			right: "case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:\n\t\treturn w.has(index(m.Data, 4)) && ofOnePod(m.Data)", wrong: "case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:\n\t\treturn false",
 			pkg: veth, test: "TestWhatOthersChangeIsPutRight/ip_neigh_del_10.1.0.2_dev_HOST", says: "nothing is signalled",
+		},
+		{
+			name: "a pod has the node read all as often as it likes", file: kernel, tags: inKernel,
+			right: "return m.Header.Type == unix.RTM_DELLINK ||", wrong: "return true ||",
+			pkg: veth, test: "TestPodsMakeNoWork", says: "has all read",
 		},
 		{
 			name: "a route that is replaced is not noticed", file: kernel, tags: inKernel,
