@@ -5,7 +5,7 @@
 // Input is a Request and the Deps through which the operations act: addresses, records, links, gate,
 // connections.
 // Output is a result of the specification's result type, or an error that ToError turns into one of
-// the specification's error codes.
+// the specification's error codes. Damages compares the records with what the kernel has of host sides.
 //
 // Invariants:
 //   - an attachment is recorded, with its addresses, before the kernel changes, and its record goes

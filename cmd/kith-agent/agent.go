@@ -59,6 +59,7 @@ type agent struct {
 	admission  *admissionCheck
 	device     *wireguard.Device
 	links      *veth.Links
+	upkeep     *upkeep
 	store      *ipam.Store
 	table      *nft.Table
 	nodes      *overlaykube.Nodes
@@ -220,6 +221,7 @@ func (a *agent) openNode(procSys string) error {
 	if a.store, err = ipam.Open(filepath.Join(a.cfg.StateDir, "ipam")); err != nil {
 		return err
 	}
+	a.upkeep = newUpkeep(a.log, a.links, a.store)
 	if a.table, err = nft.Open(); err != nil {
 		return err
 	}
@@ -363,16 +365,6 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 	}
 	nudge(a.networked)
 	nudge(a.memorable)
-}
-
-// forward turns on IPv6 forwarding where pods have IPv6. A node that pods have no IPv6 on keeps its own setting.
-func (a *agent) forward(cidrs []netip.Prefix) error {
-	for _, cidr := range cidrs {
-		if cidr.Addr().Is6() {
-			return a.links.ForwardIPv6()
-		}
-	}
-	return nil
 }
 
 func everywhere() []netip.Prefix {

@@ -191,14 +191,20 @@ func (a *agent) serve(ctx context.Context) error {
 	if err := a.links.IgnoreARP(ctx); err != nil {
 		a.log.Error("pods attached by an older agent can fill the node's table of neighbours by ARP", "error", err)
 	}
-	s := server.New(server.Options{Deps: deps, Pending: pending.Folder(filepath.Join(a.cfg.RunDir, "pending-del")), Log: a.log})
+	s := server.New(server.Options{
+		Deps: deps, Pending: pending.Folder(filepath.Join(a.cfg.RunDir, "pending-del")), Log: a.log,
+		Ended: func() { nudge(a.upkeep.ended) },
+	})
 	s.Handle("GET "+status.Path, a.statusHandler())
 	s.Handle("POST "+status.RotatePath, a.rotateHandler())
 	listener, err := server.Listen(a.cfg.Socket())
 	if err != nil {
 		return err
 	}
-	return s.Serve(ctx, listener)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Serve(ctx, listener) })
+	g.Go(func() error { return a.keepSides(ctx, s) })
+	return g.Wait()
 }
 
 // mtu is what a pod's interface gets. Before the mesh is known there is none, and no pod is attached.

@@ -3,10 +3,10 @@
 // A request is POST /cni/<operation in lower case> with a cni.Call as JSON; the reply is the result
 // (ADD) or nothing with status 200, or an error of the specification as JSON with another status.
 //
-// Invariants: operations of one container never overlap; GC runs alone; an operation whose client has
-// gone, or that takes longer than the limit, is cancelled (and an ADD undone); DELs that the plugin
-// left while the agent was away are finished before anything is served, and looked for from time to
-// time after. The socket is accessible to root only.
+// Invariants: operations of one container never overlap, and none runs while TryHold holds it; GC runs
+// alone; an operation whose client has gone, or that takes longer than the limit, is cancelled (and an
+// ADD undone); DELs that the plugin left while the agent was away are finished before anything is
+// served, and looked for from time to time after. The socket is accessible to root only.
 //
 // Out of scope: what the operations do, and whether the agent is ready for them.
 package server
@@ -51,6 +51,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Limit bounds each operation; DefaultLimit if zero.
 	Limit time.Duration
+	// Ended, if there is one, is called after each operation on attachments.
+	Ended func()
 }
 
 // Server serves the operations.
@@ -65,7 +67,10 @@ func New(o Options) *Server {
 	if o.Limit == 0 {
 		o.Limit = DefaultLimit
 	}
-	s := &Server{Options: o, mux: http.NewServeMux(), locks: newLocks()}
+	if o.Ended == nil {
+		o.Ended = func() {}
+	}
+	s := &Server{Options: o, mux: http.NewServeMux(), locks: newLocks(o.Ended)}
 	s.operation("add", cni.CommandAdd, s.add)
 	s.operation("del", cni.CommandDel, s.del)
 	s.operation("check", cni.CommandCheck, s.check)
@@ -76,6 +81,17 @@ func New(o Options) *Server {
 
 // Handle mounts another handler on the same socket. It must be called before Serve.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// TryHold keeps operations on an attachment's container waiting until release is called. It is not free while one runs, or a
+// DEL is pending; Ended is called when that is over.
+func (s *Server) TryHold(k cni.Key) (release func(), free bool) {
+	release, free = s.locks.try(k.ContainerID)
+	if free && s.Pending.Has(k) {
+		release()
+		return nil, false
+	}
+	return release, free
+}
 
 // Listen opens the socket, in a folder that only root may enter. A socket that nobody serves any more
 // is replaced; one that somebody does is an error.

@@ -24,21 +24,16 @@ type setting struct {
 }
 
 func (s sysctls) setHost(a cni.Attachment) error {
-	v4 := "ipv4/conf/" + a.HostInterface
-	settings := []setting{{v4 + "/forwarding", "1"}, {v4 + "/rp_filter", "0"}, {v4 + "/accept_source_route", "0"}}
-	if hasIPv6(a) {
-		v6 := "ipv6/conf/" + a.HostInterface
-		settings = append(settings,
-			setting{v6 + "/disable_ipv6", "0"},
-			setting{v6 + "/forwarding", "1"})
+	for _, want := range a.HostSettings() {
+		set := s.set
+		if want.Optional {
+			set = s.setIfThere
+		}
+		if err := set([]setting{{want.Path(a.HostInterface), want.Value}}); err != nil {
+			return err
+		}
 	}
-	if err := s.set(settings); err != nil {
-		return err
-	}
-	// A pod must not name the way of its packets, whatever the node's administrator allows elsewhere.
-	// The host side neither needs IPv6 addresses nor may it learn any, also if no pod has IPv6.
-	v6 := "ipv6/conf/" + a.HostInterface
-	return s.setIfThere([]setting{{v6 + "/accept_ra", "0"}, {v6 + "/addr_gen_mode", "1"}, {v6 + "/accept_source_route", "0"}})
+	return nil
 }
 
 func (s sysctls) setPod(a cni.Attachment) error {

@@ -8,9 +8,12 @@
 // NOARP: the kernel has one table of neighbours for all network namespaces, and neither what a pod
 // says on its link nor whom it looks for there may take the places in it.
 //
+// Watch reads what the kernel has of all host sides, and signals when somebody may have changed one;
+// Restore makes one as Create left it.
+//
 // Invariants: Create leaves nothing outside the pair, so that Delete of the pair undoes all of it;
 // Create fails if the pod has an interface of the name already; Delete succeeds if there is no pair,
-// and touches only veths with the name of an attachment's host side.
+// and touches only veths with the name of an attachment's host side; Restore makes no interface.
 //
 // Links works in the network namespace of the process. Out of scope: whether packets may pass.
 package veth
@@ -138,15 +141,7 @@ func (l *Links) setUpHost(a cni.Attachment) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	for _, addr := range a.Addresses {
-		if err := netlink.NeighSet(neighbour(link, addr, a.PodMAC)); err != nil {
-			return fmt.Errorf("set neighbour %s: %w", addr, err)
-		}
-		if err := netlink.RouteReplace(hostRoute(link, addr)); err != nil {
-			return fmt.Errorf("set route to %s: %w", addr, err)
-		}
-	}
-	return nil
+	return setWays(link, a)
 }
 
 func (l *Links) setUpPod(a cni.Attachment) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -261,6 +262,9 @@ func TestWhatIsDeletedByHandComesBack(t *testing.T) {
 			dst := &net.IPNet{IP: a.api.PodCIDRs[0].Addr().AsSlice(), Mask: net.CIDRMask(24, 32)}
 			return netlink.RouteDel(&netlink.Route{Dst: dst, Type: unix.RTN_UNREACHABLE})
 		},
+		"strict reverse path filter": func(netlink.Link) error { return setting("ipv4/conf/"+a.devices[0]+"/rp_filter", "1") },
+		"strict filter for all":      func(netlink.Link) error { return setting("ipv4/conf/all/rp_filter", "1") },
+		"device does not forward":    func(netlink.Link) error { return setting("ipv4/conf/"+a.devices[1]+"/forwarding", "0") },
 	} {
 		a.settle()
 		a.do(func() {
@@ -277,6 +281,11 @@ func TestWhatIsDeletedByHandComesBack(t *testing.T) {
 		t.Logf("%s: restored in %s", what, time.Since(start).Round(time.Millisecond))
 		mustReach(t, a, pod)
 	}
+}
+
+// setting writes one of the kernel's network settings of the namespace.
+func setting(path, value string) error {
+	return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0o600)
 }
 
 func TestProcessRestartKeepsTheTunnel(t *testing.T) {

@@ -125,7 +125,8 @@ func (l *lane) endpoint(key overlay.Key, current *net.UDPAddr) netip.AddrPort {
 
 func (l *lane) readLink(into *overlay.Lane, link netlink.Link) ([]overlay.Route, error) {
 	into.MTU = link.Attrs().MTU
-	into.Up = link.Attrs().Flags&net.FlagUp != 0
+	// A device whose settings somebody changed is set up again, by which they are written.
+	into.Up = link.Attrs().Flags&net.FlagUp != 0 && l.sysctls.tuned(l.name)
 	addrs, err := l.links.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", l.name, err)

@@ -121,5 +121,11 @@ func TestReversePathFilterIsOff(t *testing.T) {
 		if err != nil || string(value) == "1\n" {
 			t.Errorf("rp_filter of the device: %q, %v", value, err)
 		}
+		if err := setting("ipv4/conf/"+n.devices[1]+"/rp_filter", "2"); err != nil {
+			t.Error(err)
+		}
 	})
+	if plan := n.plan(); !plan.Empty() {
+		t.Errorf("what systemd sets is undone:\n%s", plan)
+	}
 }

@@ -14,6 +14,16 @@ import (
 	"github.com/kithnet/kith/overlay"
 )
 
+// What package unix lacks of RTM_NEWNETCONF, by which the kernel says that a device's forwarding or rp_filter changed.
+const (
+	newNetconf       = 80
+	netconfHeader    = 4 // the family, and what aligns it
+	netconfIndex     = 1
+	allDevices       = -1
+	groupIPv4Netconf = 24
+	groupIPv6Netconf = 25
+)
+
 // watch listens to the kernel's routing messages and picks out those about the
 // devices. Its socket belongs to the network namespace it was made in.
 type watch struct {
@@ -29,7 +39,7 @@ func newWatch(lanes [overlay.Lanes]*lane) (*watch, error) {
 	}
 	groups := []uint{
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, groupIPv4Netconf, groupIPv6Netconf,
 	}
 	var mask uint32
 	for _, group := range groups {
@@ -106,6 +116,24 @@ func (w *watch) about(m syscall.NetlinkMessage) bool {
 	case unix.RTM_NEWROUTE:
 		// Somebody may have replaced a route of ours by one of theirs.
 		return m.Header.Flags&unix.NLM_F_REPLACE != 0 && !ownRoute(m)
+	case newNetconf:
+		return w.configured(m.Data[min(netconfHeader, len(m.Data)):])
+	}
+	return false
+}
+
+// configured reports whether a message is about settings of a device, or of all devices, which count for each.
+func (w *watch) configured(data []byte) bool {
+	for len(data) >= unix.SizeofRtAttr {
+		size, kind := int(binary.NativeEndian.Uint16(data)), binary.NativeEndian.Uint16(data[2:])
+		if size < unix.SizeofRtAttr || size > len(data) {
+			return true
+		}
+		if kind == netconfIndex && size == unix.SizeofRtAttr+4 {
+			index := int32(binary.NativeEndian.Uint32(data[unix.SizeofRtAttr:]))
+			return index == allDevices || w.has(index)
+		}
+		data = data[min((size+3)&^3, len(data)):]
 	}
 	return false
 }

@@ -183,8 +183,8 @@ func inLives() []mistake {
 			pkg: replays, test: "TestNodeIsClosedFirstAndStaysSo",
 		},
 		{
-			name: "pods name the way of their packets", file: "cni/veth/sysctl.go", tags: inKernel,
-			right: `, {v4 + "/accept_source_route", "0"}`, wrong: "",
+			name: "pods name the way of their packets", file: "cni/upkeep.go", tags: inKernel,
+			right: "\t\t{Family: v4, Name: \"accept_source_route\", Value: \"0\"},\n", wrong: "",
 			pkg: "./cni/veth", test: "TestPodsNameNoWay", says: "ipv4: the pod's interface has accept_source_route=1",
 		},
 		{
