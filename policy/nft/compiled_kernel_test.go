@@ -32,7 +32,7 @@ func printed(t testing.TB, ns netns.NsHandle) string {
 }
 
 func TestCompiledRulesetsPrintAndLoad(t *testing.T) {
-	l := newLab(t)
+	l := newLab(t, Shared())
 	seed := fromEnv(t, "KITH_SEED", int(time.Now().Unix()))
 	for i := range fromEnv(t, "KITH_CLUSTERS", 8) {
 		r := chance{rand.New(rand.NewPCG(uint64(seed+i), 2))}
@@ -42,7 +42,7 @@ func TestCompiledRulesetsPrintAndLoad(t *testing.T) {
 		shown := printed(t, l.router.ns)
 		other := newNamespace(t)
 		nftTool(t, other, want.String(), "-f", "-")
-		sameRuleset(t, openTable(t, other), want)
+		sameRuleset(t, openTable(t, other, Shared()), want)
 		if t.Failed() {
 			t.Fatalf("KITH_SEED=%d KITH_CLUSTERS=1\n%s", seed+i, shown)
 		}
@@ -63,7 +63,7 @@ func TestGoldenRulesets(t *testing.T) {
 			must(t, "read", err)
 			byTool, byUs := newNamespace(t), newNamespace(t)
 			nftTool(t, byTool, string(golden), "-f", "-")
-			converge(t, openTable(t, byUs), mustRead(t, openTable(t, byTool)))
+			converge(t, openTable(t, byUs, Shared()), mustRead(t, openTable(t, byTool, Shared())))
 			if diff := cmp.Diff(string(golden), textOf(t, byUs)); diff != "" {
 				t.Errorf("what came back (+) is not the golden file (-):\n%s", diff)
 			}
@@ -74,7 +74,7 @@ func TestGoldenRulesets(t *testing.T) {
 
 func textOf(t testing.TB, ns netns.NsHandle) string {
 	t.Helper()
-	have := mustRead(t, openTable(t, ns))
+	have := mustRead(t, openTable(t, ns, Shared()))
 	return have.String()
 }
 

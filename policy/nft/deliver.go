@@ -61,9 +61,12 @@ func (s *socket) deliver(batch []netlink.Message) ([]netlink.Message, error) {
 
 // transact sends a batch, which has a beginning and an end, and gives what the kernel refused of it.
 func (s *socket) transact(batch []netlink.Message) ([]refusal, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.drain(); err != nil {
 		return nil, err
 	}
+	s.own.flags(batch)
 	for i := range batch {
 		putRight(batch[i])
 		batch[i].Header.Flags &^= netlink.Echo | netlink.Acknowledge
@@ -72,7 +75,11 @@ func (s *socket) transact(batch []netlink.Message) ([]refusal, error) {
 	if err := s.send(batch); err != nil {
 		return nil, fmt.Errorf("send %d messages to the kernel: %w", len(batch), err)
 	}
-	return s.refusals(batch[0].Header.Sequence, len(batch)-2)
+	refused, err := s.refusals(batch[0].Header.Sequence, len(batch)-2)
+	if err == nil && len(refused) == 0 {
+		s.own.written(batch)
+	}
+	return refused, err
 }
 
 // refusals reads the answers to a batch whose messages are numbered from first on, until that to the last, if there

@@ -13,7 +13,8 @@
 //     that fails closed (see order.go).
 //   - An error names the set, chain or element at fault. After an error the caller reads and diffs again: of a cut
 //     transaction some batches may already be in the kernel.
-//   - What is written prints with `nft list ruleset` and loads again from that print.
+//   - What is written prints with `nft list ruleset` and loads again from that print, but for the table's flags: it belongs
+//     to this process where the kernel knows owners (see owner.go).
 //
 // Writing goes through google/nftables: it makes the messages of rules (expr.*), chains, sets and elements. A socket
 // of ours delivers them, since v0.3.0 asks for an answer to every message, of which a few thousand overrun a socket,

@@ -69,7 +69,7 @@ func openTable(t testing.TB, ns netns.NsHandle, opts ...Option) *Table {
 // generation is the number of the last transaction in the namespace.
 func generation(t testing.TB, table *Table) uint32 {
 	t.Helper()
-	out, err := table.socket.list(unix.NFT_MSG_GETGEN, 0)
+	out, err := table.reader.list(unix.NFT_MSG_GETGEN, 0)
 	if err != nil || len(out) != 1 {
 		t.Fatalf("read generation: %v, %d answers", err, len(out))
 	}

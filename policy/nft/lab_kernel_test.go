@@ -71,11 +71,11 @@ func addrs(s ...string) []netip.Addr {
 	return out
 }
 
-func newLab(t testing.TB) *lab {
+func newLab(t testing.TB, opts ...Option) *lab {
 	t.Helper()
 	l := &lab{TB: t, router: newPlace(t, "router"), mesh: newPlace(t, "mesh"), outside: newPlace(t, "outside")}
 	l.router.addresses = append(append([]netip.Addr{}, ownMesh...), ownNode...)
-	l.table = openTable(t, l.router.ns)
+	l.table = openTable(t, l.router.ns, opts...)
 	l.forwarding()
 	l.connectOutside()
 	l.connectMesh()

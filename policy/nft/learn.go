@@ -16,8 +16,8 @@ import (
 // heldFor is how long the kernel remembers where a connection was open.
 const heldFor = time.Hour
 
-// Pupil puts what pods were told into the sets that learn, beside the Table that keeps all else: on a socket of its own,
-// of which Watch knows, too. One goroutine may use it at a time.
+// Pupil puts what pods were told into the sets that learn, beside the Table that keeps all else, whose socket it shares: a
+// batch of either goes at a time, in the kernel, too. One goroutine may use it at a time.
 type Pupil struct {
 	conn   *nftables.Conn
 	socket *socket

@@ -83,8 +83,10 @@ func TestNamesAreLearned(t *testing.T) {
 		}
 		reaches("when it is over", open, false)
 		l.wantCarried(c, "when it is over", true)
-		next := openTable(t, l.router.ns)
-		if tx := ruleset.Diff(mustRead(t, next), mustRead(t, l.table)); !tx.Empty() {
+		wanted := mustRead(t, l.table)
+		must(t, "end the agent", l.table.Close())
+		l.table = openTable(t, l.router.ns)
+		if tx := ruleset.Diff(mustRead(t, l.table), wanted); !tx.Empty() {
 			t.Errorf("the next agent would write\n%s", tx)
 		}
 		l.wantCarried(c, "under the next agent", true)
@@ -95,7 +97,7 @@ func TestNamesAreLearned(t *testing.T) {
 
 // TestLearningIsNoForeignChange, but what others do to a set is.
 func TestLearningIsNoForeignChange(t *testing.T) {
-	l := newLab(t)
+	l := newLab(t, Shared())
 	l.under(onlyNamed("pod0", "a.example"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -107,7 +109,7 @@ func TestLearningIsNoForeignChange(t *testing.T) {
 		t.Error("what was learned is told as a change by others")
 	case <-time.After(soon):
 	}
-	must(t, "learn", openTable(t, l.router.ns).Pupil().Learn(t.Context(), lasting(told, time.Hour)))
+	must(t, "learn", openTable(t, l.router.ns, Shared()).Pupil().Learn(t.Context(), lasting(told, time.Hour)))
 	select {
 	case <-changes:
 	case <-time.After(late):
@@ -184,7 +186,7 @@ func TestFullSetKeepsNothingFromOthers(t *testing.T) {
 	}
 	converge(t, table, want)
 	holds := func(e ruleset.ElementChange) int {
-		lists, err := table.socket.dump(unix.NFT_MSG_GETSETELEM,
+		lists, err := table.reader.dump(unix.NFT_MSG_GETSETELEM,
 			named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table), named(unix.NFTA_SET_ELEM_LIST_SET, e.Set))
 		must(t, "list", err)
 		// While the kernel makes a set's table larger or smaller, its walk may come to an element twice (rhashtable.c).

@@ -36,7 +36,7 @@ func nftTool(t testing.TB, ns netns.NsHandle, stdin string, args ...string) stri
 
 func TestToolPrintsAndLoadsTheTable(t *testing.T) {
 	ns, other := newNamespace(t), newNamespace(t)
-	table, copied := openTable(t, ns), openTable(t, other)
+	table, copied := openTable(t, ns, Shared()), openTable(t, other, Shared())
 	want := everything()
 	converge(t, table, want)
 	printed := nftTool(t, ns, "", "--stateless", "list", "ruleset")

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 
 	"github.com/mdlayher/netlink"
@@ -24,9 +25,12 @@ type socket struct {
 	conn *netlink.Conn
 	raw  syscall.RawConn
 	port uint32
-	seq  uint32
-	out  []byte
 	buf  []byte
+
+	mu  sync.Mutex // one batch goes at a time
+	seq uint32
+	out []byte
+	own ownership
 }
 
 func dial(ns int) (*socket, error) {

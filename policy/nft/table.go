@@ -19,7 +19,8 @@ const defaultBatch = 2 << 20
 type Table struct {
 	conn   *nftables.Conn // makes the messages that socket sends
 	kernel *nftables.Table
-	socket *socket
+	socket *socket // all that is written goes by it, since it owns the table
+	reader *socket
 	events *socket
 	pupil  *Pupil
 	limit  int
@@ -35,7 +36,11 @@ type Option func(*options)
 type options struct {
 	namespace int
 	limit     int
+	shared    bool
 }
+
+// Shared leaves the table to everybody, as kernels do that know no owners: for tests of what others change.
+func Shared() Option { return func(o *options) { o.shared = true } }
 
 // InNamespace works in the network namespace of an open file instead of the process's own.
 func InNamespace(fd int) Option { return func(o *options) { o.namespace = fd } }
@@ -49,25 +54,30 @@ func Open(opts ...Option) (*Table, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	s, err := dial(o.namespace)
-	if err != nil {
-		return nil, err
+	t := &Table{limit: o.limit, kernel: &nftables.Table{Name: ruleset.Table, Family: nftables.TableFamilyINet}}
+	if err := t.open(o); err != nil {
+		return nil, errors.Join(err, t.Close())
 	}
-	events, err := dial(o.namespace)
-	if err != nil {
-		return nil, errors.Join(err, s.conn.Close())
+	return t, nil
+}
+
+func (t *Table) open(o options) (err error) {
+	for _, s := range []**socket{&t.socket, &t.reader, &t.events} {
+		if *s, err = dial(o.namespace); err != nil {
+			return err
+		}
 	}
-	learning, err := dial(o.namespace)
-	if err != nil {
-		return nil, errors.Join(err, s.conn.Close(), events.conn.Close())
+	if err := listen(t.events, t.socket.port); err != nil {
+		return fmt.Errorf("listen for changes of tables: %w", err)
 	}
-	if err := listen(events, s.port, learning.port); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for changes of tables: %w", err), s.conn.Close(), events.conn.Close(), learning.conn.Close())
+	if !o.shared {
+		if err := t.socket.canOwn(); err != nil {
+			return fmt.Errorf("try a table that has an owner: %w", err)
+		}
 	}
-	kernel := &nftables.Table{Name: ruleset.Table, Family: nftables.TableFamilyINet}
-	t := &Table{socket: s, events: events, limit: o.limit, kernel: kernel, pupil: &Pupil{socket: learning, table: kernel}}
-	t.pupil.conn, err = encoder(learning)
-	return t, errors.Join(err, t.encode())
+	t.pupil = &Pupil{socket: t.socket, table: t.kernel}
+	t.pupil.conn, err = encoder(t.socket)
+	return errors.Join(err, t.encode())
 }
 
 // Pupil is who puts into the table's sets what pods are told. It runs beside the Table, until that is closed.
@@ -75,10 +85,21 @@ func (t *Table) Pupil() *Pupil { return t.pupil }
 
 // Close ends the connection and Watch. The table stays.
 func (t *Table) Close() error {
-	return errors.Join(t.socket.conn.Close(), t.events.conn.Close(), t.pupil.socket.conn.Close())
+	var errs []error
+	for _, s := range []*socket{t.socket, t.reader, t.events} {
+		if s != nil {
+			errs = append(errs, s.conn.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// Read gives the table as the kernel has it. No table, or one that is switched off, is an empty ruleset.
+// Owns says whether the table is this process's alone, as far as is known: not where the kernel has no such tables (before
+// Linux 6.9), nor where the table was made by a process that did without.
+func (t *Table) Owns() bool { return t.socket.owns() }
+
+// Read gives the table as the kernel has it. No table, or one that is switched off, is an empty ruleset. A table whose owner
+// has ended is taken over; that of another is ErrOwned.
 func (t *Table) Read(ctx context.Context) (ruleset.Ruleset, error) {
 	t.sets, t.replace = nil, false
 	have := ruleset.Ruleset{Sets: map[string]*ruleset.Set{}, Chains: map[string]*ruleset.Chain{}}
@@ -103,23 +124,19 @@ func (t *Table) Read(ctx context.Context) (ruleset.Ruleset, error) {
 
 // readTable says whether there is a table that is switched on.
 func (t *Table) readTable() (bool, error) {
-	tables, err := t.socket.list(unix.NFT_MSG_GETTABLE, 0, named(unix.NFTA_TABLE_NAME, ruleset.Table))
+	tables, err := t.reader.list(unix.NFT_MSG_GETTABLE, 0, named(unix.NFTA_TABLE_NAME, ruleset.Table))
 	if errors.Is(err, unix.ENOENT) || err == nil && len(tables) == 0 {
+		t.socket.absent()
 		return false, nil
 	}
-	if err != nil {
-		return false, err
+	if err == nil {
+		err = t.take(tables[0])
 	}
-	for _, a := range attributes(tables[0]) {
-		if a.typ == unix.NFTA_TABLE_FLAGS && number(a.data) != 0 {
-			t.replace = true
-		}
-	}
-	return !t.replace, nil
+	return !t.replace, err
 }
 
 func (t *Table) readSets(ctx context.Context, have ruleset.Ruleset) (map[string]ruleset.SetSpec, error) {
-	sets, err := t.socket.dump(unix.NFT_MSG_GETSET, named(unix.NFTA_SET_TABLE, ruleset.Table))
+	sets, err := t.reader.dump(unix.NFT_MSG_GETSET, named(unix.NFTA_SET_TABLE, ruleset.Table))
 	if err != nil {
 		return nil, fmt.Errorf("list sets: %w", err)
 	}
@@ -149,7 +166,7 @@ func (t *Table) readElements(spec ruleset.SetSpec) ([]shownElement, error) {
 	if len(spec.Key) == 0 || spec.Learned {
 		return nil, nil
 	}
-	lists, err := t.socket.dump(unix.NFT_MSG_GETSETELEM,
+	lists, err := t.reader.dump(unix.NFT_MSG_GETSETELEM,
 		named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.Table), named(unix.NFTA_SET_ELEM_LIST_SET, spec.Name))
 	if err != nil {
 		return nil, err
@@ -162,7 +179,7 @@ func (t *Table) readElements(spec ruleset.SetSpec) ([]shownElement, error) {
 }
 
 func (t *Table) readChains(have ruleset.Ruleset, specs map[string]ruleset.SetSpec) error {
-	chains, err := t.socket.dump(unix.NFT_MSG_GETCHAIN, named(unix.NFTA_CHAIN_TABLE, ruleset.Table))
+	chains, err := t.reader.dump(unix.NFT_MSG_GETCHAIN, named(unix.NFTA_CHAIN_TABLE, ruleset.Table))
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
@@ -171,7 +188,7 @@ func (t *Table) readChains(have ruleset.Ruleset, specs map[string]ruleset.SetSpe
 			have.Chains[c.Name] = &ruleset.Chain{ChainSpec: c}
 		}
 	}
-	rules, err := t.socket.dump(unix.NFT_MSG_GETRULE, named(unix.NFTA_RULE_TABLE, ruleset.Table))
+	rules, err := t.reader.dump(unix.NFT_MSG_GETRULE, named(unix.NFTA_RULE_TABLE, ruleset.Table))
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}

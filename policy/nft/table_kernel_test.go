@@ -173,7 +173,7 @@ func TestChainThatIsTooLong(t *testing.T) {
 
 func TestOneAnothersHandIsADifference(t *testing.T) {
 	ns := newNamespace(t)
-	table := openTable(t, ns)
+	table := openTable(t, ns, Shared())
 	want := everything()
 	converge(t, table, want)
 	for name, commands := range map[string]string{

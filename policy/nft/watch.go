@@ -15,13 +15,12 @@ import (
 // portOffset is where a netlink message says on whose behalf the kernel sends it.
 const portOffset = 12
 
-// listen joins the group that is told of every transaction. What our own sockets do, by their ports, is filtered out in
+// listen joins the group that is told of every transaction. What our own socket does, by its port, is filtered out in
 // the kernel already: a large transaction of ours would overrun the buffer. One notice is about one sender only.
-func listen(s *socket, own, learning uint32) error {
+func listen(s *socket, own uint32) error {
 	filter, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: portOffset, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32([]byte(native32(own))), SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32([]byte(native32(learning))), SkipFalse: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32([]byte(native32(own))), SkipFalse: 1},
 		bpf.RetConstant{Val: 0},
 		bpf.RetConstant{Val: ^uint32(0)},
 	})

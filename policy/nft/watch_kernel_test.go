@@ -21,7 +21,7 @@ func tells(changed <-chan struct{}, patience time.Duration) bool {
 
 func TestWatchTellsWhatOthersDo(t *testing.T) {
 	ns := newNamespace(t)
-	table, other := openTable(t, ns), openTable(t, ns)
+	table, other := openTable(t, ns, Shared()), openTable(t, ns, Shared())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	changed := table.Watch(ctx)
@@ -54,7 +54,7 @@ func TestWatchTellsWhatOthersDo(t *testing.T) {
 
 func TestWatchTellsOfTheTool(t *testing.T) {
 	ns := newNamespace(t)
-	table := openTable(t, ns)
+	table := openTable(t, ns, Shared())
 	changed := table.Watch(t.Context())
 	converge(t, table, everything())
 	nftTool(t, ns, "add table inet other; add set inet other s { type mark; }", "-f", "-")

@@ -20,3 +20,23 @@ func inForgotten() []mistake {
 		},
 	}
 }
+
+// inOwner leave the table to others.
+func inOwner() []mistake {
+	const file, pkg = "policy/nft/owner.go", "./policy/nft"
+	return []mistake{
+		{
+			name: "anybody may flush the table", file: file, tags: inKernel,
+			right: "flagsOfOwn  = 2 | 4", wrong: "flagsOfOwn  = 4", pkg: pkg, test: "TestNobodyOpensTheTable/IPv4", says: "a denied packet arrived",
+		},
+		{
+			name: "the table goes with its owner", file: file, tags: inKernel,
+			right: "flagsOfOwn  = 2 | 4", wrong: "flagsOfOwn  = 2", pkg: pkg, test: "TestNobodyOpensTheTable/IPv4", says: "a denied packet arrived after the owner's end",
+		},
+		{
+			name: "nobody takes over what an agent left", file: file, tags: inKernel,
+			right: "if !t.socket.found(flags & flagsOfOwn) {", wrong: "if t.socket.found(flags & flagsOfOwn); true {",
+			pkg: pkg, test: "TestNobodyOpensTheTable/IPv4", says: "the next owner's table went with all others",
+		},
+	}
+}
