@@ -46,6 +46,11 @@ func inProofs() []mistake {
 			pkg: "./cmd/kith-agent", test: "TestProofsHold",
 		},
 		{
+			name: "a peer proves something of an address that is not its node's", file: "cmd/kith-agent/scout.go",
+			right: ", endpoint.Addr().Unmap() != p.Endpoint.Addr().Unmap():", wrong: ":",
+			pkg: "./cmd/kith-agent", test: "TestProofs", says: "where another is",
+		},
+		{
 			name: "nobody looks where a proof is doubted", file: way,
 			right: "\t\tw.sizer.again(now)\n", wrong: "",
 			pkg: "./overlay/path", test: "TestDoubtIsLookedAtAtOnce",
