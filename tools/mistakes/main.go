@@ -48,7 +48,7 @@ type mistake struct {
 func all() []mistake {
 	return slices.Concat(inPolicy(), inFiles(), inGuards(), inClaims(), inOldClaims(), inSigningKeys(), inAdmissionCheck(), inNews(), inSecrets(), inGrants(), inBounds(), inMesh(), inSizes(),
 		inPlan(), inMesher(), inOrder(), inStakes(),
-		inWrites(), inLists(), inUnknown(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives(), inNames(), inConnections(), inShares(), inProofs())
+		inWrites(), inLists(), inUnknown(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inMeshPorts(), inLives(), inNames(), inConnections(), inShares(), inProofs(), inEvidence())
 }
 
 func run(ctx context.Context, out io.Writer, wanted []string) error {
