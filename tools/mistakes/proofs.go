@@ -57,6 +57,11 @@ func inEvidence() []mistake {
 			pkg: "./cmd/kith-agent", test: "TestProofs", says: "where another is",
 		},
 		{
+			name: "doubts without end cost probes without end", file: "overlay/path/size.go",
+			right: "if s.mtu == 0 || s.searching || s.tries > 0 || now.Before(s.pause) {", wrong: "if s.mtu == 0 || s.searching || s.tries > 0 {",
+			pkg: "./overlay/path", test: "TestDoubtsAreNoLimit", says: "probes, at most",
+		},
+		{
 			name: "nobody looks where a proof is doubted", file: way,
 			right: "\t\tw.sizer.again(now)\n", wrong: "",
 			pkg: "./overlay/path", test: "TestDoubtIsLookedAtAtOnce",
