@@ -65,7 +65,11 @@ type evidence struct {
 	proved  []ruleset.Proof
 	dropped map[string]uint64    // by chain
 	since   map[string]time.Time // when each node was first seen
+	turn    int                  // whose turn it is to be doubted
 }
+
+// mostDoubted bounds how many ways one look has probed for what is said: who forges one error could have all of them probed.
+const mostDoubted = 64
 
 // doubts are the addresses against whose proofs somebody may have spoken since the last time: all that share a chain do.
 func (e *evidence) doubts(count func(chains []string, opts ...nft.Option) (map[string]uint64, error)) (map[netip.Addr]bool, error) {
@@ -82,11 +86,16 @@ func (e *evidence) doubts(count func(chains []string, opts ...nft.Option) (map[s
 	}
 	e.dropped = now
 	out := map[netip.Addr]bool{}
-	for _, p := range e.proved {
+	e.turn %= max(len(e.proved), 1)
+	for _, p := range slices.Concat(e.proved[e.turn:], e.proved[:e.turn]) {
 		if last, known := before[p.Chain()]; known && now[p.Chain()] > last {
 			out[p.Address] = true
 		}
+		if len(out) == mostDoubted {
+			break
+		}
 	}
+	e.turn += len(out)
 	return out, nil
 }
 
@@ -154,7 +163,8 @@ func (e *evidence) meet(paths []path.Path, now time.Time) {
 }
 
 // proofs are the largest packets that have just arrived whole at the addresses where peers are. ICMP errors about such
-// packets are nobody's word against what was seen. A peer that is at two addresses, one for each lane, proves nothing.
+// packets are nobody's word against what was seen. A peer that is at two addresses, one for each lane, or at another than its
+// node's, proves nothing: it may say that it is where somebody else is.
 func (e *evidence) proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths []path.Path, now time.Time) []ruleset.Proof {
 	e.meet(paths, now)
 	at := map[overlay.Key]netip.AddrPort{}
@@ -170,9 +180,11 @@ func (e *evidence) proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths
 	for _, lane := range mesh.Lanes {
 		for _, p := range lane.Peers {
 			endpoint := at[p.Key]
-			if other, twice := endpoints[p.Name]; twice && endpoint.IsValid() && other.Addr() != endpoint.Addr() {
+			switch other, twice := endpoints[p.Name]; {
+			case !endpoint.IsValid():
+			case twice && other.Addr() != endpoint.Addr(), endpoint.Addr().Unmap() != p.Endpoint.Addr().Unmap():
 				delete(proved, p.Name)
-			} else if endpoint.IsValid() {
+			default:
 				endpoints[p.Name] = endpoint
 			}
 		}

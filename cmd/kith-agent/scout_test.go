@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -85,20 +86,28 @@ func TestProofs(t *testing.T) {
 		size   int
 		before time.Duration
 		want   []ruleset.Proof
+		is     string
 	}{
-		"whole":                   {at("192.0.2.2:51820", "192.0.2.2:51821"), device, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: uint16(device + 60)}}},
-		"padded":                  {at("192.0.2.2:51820", "192.0.2.2:51821"), 1281, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}},
-		"over IPv6":               {at("[2001:db8::2]:51820", ""), 1296, 0, []ruleset.Proof{{Address: addrs("2001:db8::2")[0], Size: 1296 + 80}}},
-		"mapped":                  {at("[::ffff:192.0.2.2]:51820", ""), 1296, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}},
-		"old":                     {at("192.0.2.2:51820", "192.0.2.2:51821"), device, fresh, nil},
-		"nothing proved":          {at("192.0.2.2:51820", "192.0.2.2:51821"), 0, 0, nil},
-		"nowhere":                 {at("", ""), device, 0, nil},
-		"at two addresses":        {at("192.0.2.2:51820", "192.0.2.7:51821"), device, 0, nil},
-		"by the second lane":      {at("", "192.0.2.2:51821"), 1296, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}},
-		"larger than a number is": {at("192.0.2.2:51820", ""), 65535, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 65535}}},
+		"whole":                   {at("192.0.2.2:51820", "192.0.2.2:51821"), device, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: uint16(device + 60)}}, ""},
+		"padded":                  {at("192.0.2.2:51820", "192.0.2.2:51821"), 1281, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}, ""},
+		"over IPv6":               {at("[2001:db8::2]:51820", ""), 1296, 0, []ruleset.Proof{{Address: addrs("2001:db8::2")[0], Size: 1296 + 80}}, "[2001:db8::2]:51820"},
+		"mapped":                  {at("[::ffff:192.0.2.2]:51820", ""), 1296, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}, ""},
+		"old":                     {at("192.0.2.2:51820", "192.0.2.2:51821"), device, fresh, nil, ""},
+		"nothing proved":          {at("192.0.2.2:51820", "192.0.2.2:51821"), 0, 0, nil, ""},
+		"nowhere":                 {at("", ""), device, 0, nil, ""},
+		"at two addresses":        {at("192.0.2.2:51820", "192.0.2.7:51821"), device, 0, nil, ""},
+		"by the second lane":      {at("", "192.0.2.2:51821"), 1296, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 1296 + 60}}, ""},
+		"larger than a number is": {at("192.0.2.2:51820", ""), 65535, 0, []ruleset.Proof{{Address: addrs("192.0.2.2")[0], Size: 65535}}, ""},
+		"where another is":        {at("198.51.100.7:51820", "198.51.100.7:51821"), device, 0, nil, ""},
 	} {
 		paths := []path.Path{{Node: name, MTU: device, Proved: c.size, ProvedAt: now.Add(-c.before)}, {Node: "unknown", Proved: device, ProvedAt: now}}
 		var e evidence
+		for i := range mesh.Lanes {
+			mesh.Lanes[i].Peers[0].Endpoint = netip.MustParseAddrPort("192.0.2.2:51820")
+			if c.is != "" {
+				mesh.Lanes[i].Peers[0].Endpoint = netip.MustParseAddrPort(c.is)
+			}
+		}
 		got := e.proofs(mesh, c.peers, paths, now)
 		if diff := cmp.Diff(c.want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
@@ -207,5 +216,28 @@ func TestTrialIsNotRepeated(t *testing.T) {
 	e.meet([]path.Path{{Node: "a"}, {Node: "b"}}, begin.Add(3*trial))
 	if !e.since["a"].Equal(begin.Add(3*trial)) || !e.since["b"].Equal(begin.Add(trial)) {
 		t.Errorf("seen since %v", e.since)
+	}
+}
+
+// TestDoubtsAreBounded: one error has a few ways probed of very many, each in its turn.
+func TestDoubtsAreBounded(t *testing.T) {
+	e, n := evidence{}, uint64(0)
+	for i := range 200 {
+		e.proved = append(e.proved, ruleset.Proof{Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Size: 1500})
+	}
+	count := func(chains []string, _ ...nft.Option) (map[string]uint64, error) {
+		n++
+		return map[string]uint64{chains[0]: n}, nil
+	}
+	all := map[netip.Addr]bool{}
+	for range 5 {
+		some, err := e.doubts(count)
+		if err != nil || len(some) > mostDoubted {
+			t.Errorf("%d are doubted at once, error %v", len(some), err)
+		}
+		maps.Copy(all, some)
+	}
+	if len(all) != len(e.proved) {
+		t.Errorf("%d of %d had a turn", len(all), len(e.proved))
 	}
 }

@@ -48,7 +48,7 @@ type mistake struct {
 func all() []mistake {
 	return slices.Concat(inPolicy(), inFiles(), inGuards(), inClaims(), inOldClaims(), inSigningKeys(), inAdmissionCheck(), inNews(), inSecrets(), inGrants(), inBounds(), inMesh(), inSizes(),
 		inPlan(), inMesher(), inOrder(), inStakes(),
-		inWrites(), inLists(), inUnknown(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inForgotten(), inOwner(), inMeshPorts(), inLives(), inNames(), inConnections(), inShares(), inProofs(), inUpkeep(), inUndone())
+		inWrites(), inLists(), inUnknown(), inOrderAndBound(), inGuard(), inBorders(), inErrors(), inForgotten(), inOwner(), inMeshPorts(), inLives(), inNames(), inConnections(), inShares(), inProofs(), inUpkeep(), inUndone(), inEvidence())
 }
 
 func run(ctx context.Context, out io.Writer, wanted []string) error {

@@ -151,7 +151,7 @@ func inSizes() []mistake {
 		},
 		{
 			name: "hints without end cost probes without end", file: "overlay/path/size.go",
-			right: "hint == s.hint || s.searching || s.tries > 0 || now.Before(s.pause)", wrong: "hint == s.hint || s.searching || s.tries > 0",
+			right: "if hint == s.hint || s.searching || s.tries > 0 || now.Before(s.pause) {", wrong: "if hint == s.hint || s.searching || s.tries > 0 {",
 			pkg: "./overlay/path", test: "TestHintIsNoLimit", says: "probes, at most",
 		},
 		{

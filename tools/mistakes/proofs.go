@@ -1,9 +1,8 @@
 package main
 
-// inProofs let forged ICMP errors cut the tunnel's packets although larger ones arrive, or believe that something arrives that
-// does not.
+// inProofs let forged ICMP errors cut the tunnel's packets although larger ones arrive.
 func inProofs() []mistake {
-	const frame, way, nft = "policy/ruleset/frame.go", "overlay/path/way.go", "./policy/nft"
+	const frame, nft = "policy/ruleset/frame.go", "./policy/nft"
 	return []mistake{
 		{
 			name: "the kernel hears of IPv4 sizes below what is proved", file: frame, tags: inKernel,
@@ -30,6 +29,13 @@ func inProofs() []mistake {
 			right: "\t\t\trule(isIn(setTunnels, L4Proto, SourcePort), KeepWhole{}),\n", wrong: "",
 			pkg: nft, test: "TestMarkedPacketsStayWhole", says: "a probe: whole true wanted",
 		},
+	}
+}
+
+// inEvidence prove what was not seen, or do not look where somebody speaks against it.
+func inEvidence() []mistake {
+	const way = "overlay/path/way.go"
+	return []mistake{
 		{
 			name: "pieces prove the whole", file: way,
 			right: "return size > 0 && size <= w.target.Hint", wrong: "return size > 0",
@@ -44,6 +50,16 @@ func inProofs() []mistake {
 			name: "a proof holds for ever", file: "cmd/kith-agent/scout.go",
 			right: "case now.Sub(p.ProvedAt) < fresh:", wrong: "case p.Proved > 0:",
 			pkg: "./cmd/kith-agent", test: "TestProofsHold",
+		},
+		{
+			name: "a peer proves something of an address that is not its node's", file: "cmd/kith-agent/scout.go",
+			right: ", endpoint.Addr().Unmap() != p.Endpoint.Addr().Unmap():", wrong: ":",
+			pkg: "./cmd/kith-agent", test: "TestProofs", says: "where another is",
+		},
+		{
+			name: "doubts without end cost probes without end", file: "overlay/path/size.go",
+			right: "if s.mtu == 0 || s.searching || s.tries > 0 || now.Before(s.pause) {", wrong: "if s.mtu == 0 || s.searching || s.tries > 0 {",
+			pkg: "./overlay/path", test: "TestDoubtsAreNoLimit", says: "probes, at most",
 		},
 		{
 			name: "nobody looks where a proof is doubted", file: way,
