@@ -48,6 +48,7 @@ var house = map[string]rule{
 	"cni":                         {pure: true},
 	"cni/client":                  {imports: []string{"cni"}},
 	"cni/conflist":                {imports: []string{"cni"}},
+	"cni/firewall":                {},
 	"cni/ipam":                    {imports: []string{"cni"}},
 	"cni/pending":                 {imports: []string{"cni"}},
 	"cni/server":                  {imports: []string{"cni"}},

@@ -84,6 +84,7 @@ type agent struct {
 	// connections is the kernel's table of them; keeper keeps room in it.
 	connections kernel.Table
 	keeper      guardian
+	firewalls   firewalls
 
 	obstacle  atomic.Pointer[error] // what keeps gossip from starting
 	networked chan struct{}         // signals that the nodes have changed
@@ -104,6 +105,7 @@ func run(ctx context.Context, log *slog.Logger, cfg config.Config, procSys strin
 	return together(ctx, map[string]task{"enforce policy": a.enforce}, map[string]task{
 		"learn names":            a.learner.run,
 		"watch connections":      a.watchConnections,
+		"keep firewalls open":    a.keepFirewalls,
 		"watch nodes":            a.nodes.Run,
 		"watch identities":       a.identities.Run,
 		"watch policies":         a.policies.Run,
@@ -223,6 +225,9 @@ func (a *agent) openNode(procSys string) error {
 	}
 	a.upkeep = newUpkeep(a.log, a.links, a.store)
 	if a.table, err = nft.Open(); err != nil {
+		return err
+	}
+	if err = a.firewalls.open(); err != nil {
 		return err
 	}
 	return a.links.ForwardIPv4()
@@ -347,6 +352,7 @@ func (a *agent) nodesChanged(nodes []overlay.Node) {
 		n.NoMasquerade = everywhere()
 	}
 	a.keeper.SetNetwork(n)
+	a.firewalls.setNetwork(n)
 	fits := func(cidr netip.Prefix) bool { return a.bounds.Get().Fits(cidr, nodes) }
 	a.enforcer.Update(func(r *ruleset.Compiler) {
 		r.SetNetwork(a.vacated.keep(n, time.Now(), fits))

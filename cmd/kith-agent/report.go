@@ -78,6 +78,7 @@ func (a *agent) report(ctx context.Context) status.Report {
 	r.Problems = append(r.Problems, a.keeper.Problems()...)
 	r.Problems = append(r.Problems, a.learner.passed.Problems()...)
 	r.Problems = append(r.Problems, a.order.Problems()...)
+	r.Problems = append(r.Problems, a.firewalls.Problems()...)
 	r.Problems = append(r.Problems, a.upkeep.Problems()...)
 	a.reportTrust(&r)
 	r.Device = status.Device{

@@ -163,7 +163,7 @@ func kernel(ctx context.Context, r runner) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range [][2]string{{"nft", "nftables"}, {"ip", "iproute2"}, {"ping", "iputils-ping"}, {"sysctl", "procps"}} {
+	for _, p := range [][2]string{{"nft", "nftables"}, {"ip", "iproute2"}, {"ping", "iputils-ping"}, {"sysctl", "procps"}, {"iptables", "iptables"}} {
 		if err := r.provide(ctx, p[0], p[1]); err != nil {
 			return err
 		}
