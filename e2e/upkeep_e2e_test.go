@@ -62,6 +62,16 @@ func TestUndoneOnTheNode(t *testing.T) {
 			t.Errorf("after %s another node does not reach the pod: %s %v", command, out, err)
 		}
 	}
+	// Docker and ufw do this to a node.
+	if _, err := onNode("iptables", "-P", "FORWARD", "DROP"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := shared.ExecRun(shared.Members[0].Name, "ping", "-c", "1", "-w", "20", address); err != nil {
+		t.Errorf("where iptables drops what is forwarded, another node does not reach the pod: %s %v", out, err)
+	}
+	if _, err := onNode("iptables", "-P", "FORWARD", "ACCEPT"); err != nil {
+		t.Fatal(err)
+	}
 	deleted := make(chan struct{})
 	go func() {
 		defer close(deleted)
