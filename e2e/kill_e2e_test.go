@@ -65,6 +65,7 @@ func TestAgentKill(t *testing.T) {
 			t.Errorf("%s: the new agent wrote %d objects that were right already", node, a.writes)
 		}
 	}
+	t.Run("Definitions", func(t *testing.T) { definitionChanges(ctx, t) })
 }
 
 func startFlows(ctx context.Context, t *testing.T) {
