@@ -50,6 +50,7 @@ type enforcer struct {
 
 	mu      sync.Mutex
 	current enforcement
+	proved  []ruleset.Proof // before this agent
 }
 
 // enforcement is what the enforcer tells about itself.
@@ -156,6 +157,7 @@ func (e *enforcer) begin(ctx context.Context) error {
 	}
 	e.found = have
 	if len(have.Chains) > 0 {
+		e.keepProofs(have.Proofs())
 		return nil
 	}
 	e.found = ruleset.NewCompiler().Ruleset()
@@ -163,6 +165,21 @@ func (e *enforcer) begin(ctx context.Context) error {
 		return fmt.Errorf("write closed table: %w", err)
 	}
 	return nil
+}
+
+// keepProofs goes on with what was proved before this agent: until its own probes know better, a restart changes nothing.
+func (e *enforcer) keepProofs(all []ruleset.Proof) {
+	e.compiler.SetProved(all)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.proved = all
+}
+
+// Proved is what was proved before this agent.
+func (e *enforcer) Proved() []ruleset.Proof {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.proved
 }
 
 // hold undoes, while the input is not complete, what somebody else has changed: the table as it was found is the last

@@ -24,7 +24,7 @@ func (a *agent) scout(ctx context.Context) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
 	told := ""
-	var seen evidence
+	seen := evidence{before: a.enforcer.Proved(), proved: a.enforcer.Proved(), began: time.Now()}
 	for {
 		if err := a.lookAround(ctx, &seen); err == nil {
 			told = ""
@@ -53,7 +53,8 @@ func (a *agent) lookAround(ctx context.Context, seen *evidence) error {
 	}
 	all := targets(mesh, peers, a.gossip.Members(), a.device.Carrier(a.mesher.local.UnderlayMTU))
 	err = a.prober.Follow(mesh.Lanes[0].Addresses, doubt(all, peers, mesh, doubted))
-	if now := seen.proofs(mesh, peers, a.prober.Paths(), time.Now()); !slices.Equal(now, seen.proved) {
+	now := time.Now()
+	if now := seen.still(seen.proofs(mesh, peers, a.prober.Paths(), now), now); !slices.Equal(now, seen.proved) {
 		a.enforcer.Update(func(c *ruleset.Compiler) { c.SetProved(now) })
 		seen.proved = now
 	}
@@ -66,6 +67,31 @@ type evidence struct {
 	dropped map[string]uint64    // by chain
 	since   map[string]time.Time // when each node was first seen
 	turn    int                  // whose turn it is to be doubted
+	before  []ruleset.Proof      // what was proved before this agent began
+	began   time.Time
+}
+
+// still adds what was proved before this agent, as long as its own probes have had no time: a restart changes nothing.
+func (e *evidence) still(now []ruleset.Proof, at time.Time) []ruleset.Proof {
+	if at.Sub(e.began) >= trial {
+		return now
+	}
+	out := slices.Clone(now)
+	for _, p := range e.before {
+		i := slices.IndexFunc(out, func(known ruleset.Proof) bool { return known.Address == p.Address })
+		switch {
+		case i < 0:
+			out = append(out, p)
+		case p.Size < out[i].Size:
+			out[i] = p
+		}
+	}
+	slices.SortFunc(out, byAddress)
+	return out
+}
+
+func byAddress(a, b ruleset.Proof) int {
+	return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Size, b.Size))
 }
 
 // mostDoubted bounds how many ways one look has probed for what is said: who forges one error could have all of them probed.
@@ -196,7 +222,7 @@ func (e *evidence) proofs(mesh overlay.Mesh, peers []wireguard.PeerStatus, paths
 			out = append(out, ruleset.Proof{Address: endpoint.Addr().Unmap(), Size: uint16(min(size, math.MaxUint16))})
 		}
 	}
-	slices.SortFunc(out, func(a, b ruleset.Proof) int { return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Size, b.Size)) })
+	slices.SortFunc(out, byAddress)
 	return out
 }
 

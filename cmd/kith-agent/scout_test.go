@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"net/netip"
+	"slices"
 
 	"github.com/kithnet/kith/overlay"
 	"github.com/kithnet/kith/overlay/path"
@@ -239,5 +240,36 @@ func TestDoubtsAreBounded(t *testing.T) {
 	}
 	if len(all) != len(e.proved) {
 		t.Errorf("%d of %d had a turn", len(all), len(e.proved))
+	}
+}
+
+// TestProofsOutliveTheAgent: what the kernel holds for proved when an agent starts stays until its own probes have had time.
+func TestProofsOutliveTheAgent(t *testing.T) {
+	proof := func(addr string, size uint16) ruleset.Proof {
+		return ruleset.Proof{Address: netip.MustParseAddr(addr), Size: size}
+	}
+	before := []ruleset.Proof{proof("192.0.2.2", 1500), proof("192.0.2.3", 1400), proof("2001:db8::4", 1500)}
+	c := ruleset.NewCompiler()
+	c.SetProved(before)
+	if got := c.Ruleset().Proofs(); !slices.Equal(got, before) {
+		t.Fatalf("read back: %v", got)
+	}
+	began := time.Now()
+	e := evidence{before: before, began: began}
+	for _, tt := range []struct {
+		name  string
+		now   []ruleset.Proof
+		after time.Duration
+		want  []ruleset.Proof
+	}{
+		{"nothing is known yet", nil, time.Second, before},
+		{"a node is on trial", []ruleset.Proof{proof("192.0.2.3", 1500)}, time.Second, before},
+		{"less is found", []ruleset.Proof{proof("192.0.2.2", 1300)}, time.Second, []ruleset.Proof{proof("192.0.2.2", 1300), before[1], before[2]}},
+		{"another node", []ruleset.Proof{proof("192.0.2.1", 1500)}, time.Second, append([]ruleset.Proof{proof("192.0.2.1", 1500)}, before...)},
+		{"probes had time", []ruleset.Proof{proof("192.0.2.3", 1500)}, trial, []ruleset.Proof{proof("192.0.2.3", 1500)}},
+	} {
+		if got := e.still(tt.now, began.Add(tt.after)); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -24,16 +25,38 @@ func CanReset() error {
 	return nil
 }
 
-// try makes a rule in a table of its own, and deletes it, in one transaction. A transaction with an expression that the
-// kernel does not have would fail whole, with the policies in it.
+// try has the kernel judge a rule. A transaction with an expression that the kernel does not have would fail whole, with the
+// policies in it.
 func try(e expr.Any) error {
-	conn, err := nftables.New()
+	s, err := dial(0)
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return err
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "kith_probe"})
-	chain := conn.AddChain(&nftables.Chain{Name: "probe", Table: table})
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{e}})
-	conn.DelTable(table)
-	return conn.Flush()
+	defer s.conn.Close()
+	return s.judge(func(conn *nftables.Conn) {
+		table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "kith_probe"})
+		chain := conn.AddChain(&nftables.Chain{Name: "probe", Table: table})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{e}})
+	})
+}
+
+// judge has the kernel judge a transaction and take it back, so that nobody hears of it: at its end stands the deletion of a
+// table that is not there. It returns what else was refused.
+func (s *socket) judge(write func(*nftables.Conn)) error {
+	conn, err := encoder(s)
+	if err != nil {
+		return err
+	}
+	write(conn)
+	conn.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "kith_nowhere"})
+	var f *failure
+	switch err := conn.Flush(); {
+	case !errors.As(err, &f):
+		return fmt.Errorf("judge a transaction: it was not taken back: %w", err)
+	case f.cause != nil:
+		return f.cause
+	case f.refused[0].index < len(f.batch)-2:
+		return f.refused[0].errno
+	}
+	return nil
 }

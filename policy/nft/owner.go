@@ -56,19 +56,14 @@ func (o *ownership) written(batch []netlink.Message) {
 	}
 }
 
-// canOwn finds out whether the kernel has tables with these flags. It makes one, and deletes it, in one transaction.
+// canOwn finds out whether the kernel has tables with these flags.
 func (s *socket) canOwn() error {
-	conn, err := encoder(s)
-	if err != nil {
-		return err
-	}
-	probe := &nftables.Table{Family: nftables.TableFamilyINet, Name: "kith_probe"}
 	s.own = ownership{flagsOfOwn, flagsOfOwn}
-	conn.AddTable(probe)
-	conn.DelTable(probe)
-	err = conn.Flush()
-	var f *failure
-	if errors.As(err, &f) && f.cause == nil {
+	err := s.judge(func(conn *nftables.Conn) {
+		conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "kith_probe"})
+	})
+	var no unix.Errno
+	if errors.As(err, &no) {
 		s.own = ownership{}
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/kithnet/kith/identity"
 	"github.com/kithnet/kith/policy"
 	"github.com/kithnet/kith/policy/ruleset"
@@ -123,4 +124,25 @@ func TestTableWithoutOwner(t *testing.T) {
 	table.conn.AddTable(&nftables.Table{Name: ruleset.Table, Family: nftables.TableFamilyINet})
 	must(t, "make table anew", table.conn.Flush())
 	mustOwn(t, table)
+}
+
+// TestQuestionsChangeNothing: to find out what the kernel can do makes no change that anybody hears of.
+func TestQuestionsChangeNothing(t *testing.T) {
+	ns := newNamespace(t)
+	table := openTable(t, ns)
+	before := generation(t, table)
+	var limit, reset error
+	inside(t, ns, func() { limit, reset = CanLimit(), CanReset() })
+	if err := errors.Join(limit, reset); err != nil {
+		t.Error(err)
+	}
+	openTable(t, ns)
+	if after := generation(t, table); after != before {
+		t.Errorf("the kernel's ruleset is of generation %d, was of %d", after, before)
+	}
+	var unknown error
+	inside(t, ns, func() { unknown = try(&expr.Lookup{SourceRegister: 1, SetName: "missing"}) })
+	if unknown == nil {
+		t.Error("what the kernel refuses passes for something that it can do")
+	}
 }

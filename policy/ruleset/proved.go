@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 // The maps that send ICMP errors that a packet was too large to the chain of what is proved, by the address that the packet
@@ -63,6 +66,26 @@ func (c *Compiler) settleProved() {
 		}
 	}
 	c.proved.made = c.proved.sizes
+}
+
+// Proofs are what a ruleset holds for proved, as one that was read does.
+func (r Ruleset) Proofs() []Proof {
+	var out []Proof
+	for name, prefix := range map[string]string{mapProved4: mapProved4 + "_", mapProved6: mapProved6 + "_"} {
+		set := r.Sets[name]
+		if set == nil {
+			continue
+		}
+		for key, value := range set.Elements {
+			addr, ok := netip.AddrFromSlice([]byte(key.Low))
+			size, err := strconv.ParseUint(strings.TrimPrefix(value.Verdict.Chain, prefix), 10, 16)
+			if ok && err == nil {
+				out = append(out, Proof{addr, uint16(size)})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Proof) int { return a.Address.Compare(b.Address) })
+	return out
 }
 
 // Chain is the chain at which errors end that say less than what is proved. Proofs of one size share it.
