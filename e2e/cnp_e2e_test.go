@@ -19,19 +19,20 @@ const wantConformance = 30
 // no SCTP sockets, its servers and clients speak SCTP by packets. KITH_CONFORMANCE_REPORT names a file for the report in
 // upstream's format, as for its folder conformance/reports.
 func TestClusterNetworkPolicyUpstream(t *testing.T) {
+	archive, err := shared.builder.Image(t.Context(), "conformance")
+	if err == nil {
+		err = shared.Load(t.Context(), archive)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite, err := shared.builder.Program(t.Context(), "cnp.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Parallel() // beside Kubernetes' own specs: both wait for what is denied, and neither selects the other's pods
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	archive, err := shared.builder.Image(ctx, "conformance")
-	if err == nil {
-		err = shared.Load(ctx, archive)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	suite, err := shared.builder.Program(ctx, "cnp.test")
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.CommandContext(ctx, suite, "-test.v", "-test.run=^TestConformance$", "-test.timeout=19m")
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+shared.Kubeconfig(), "REPORT="+os.Getenv("KITH_CONFORMANCE_REPORT"))
 	cmd.Stderr = os.Stderr

@@ -37,6 +37,12 @@ type specReport []struct {
 // TestNetworkPolicyUpstream runs Kubernetes' own NetworkPolicy specs, and watches every underlay link
 // meanwhile: not one packet there may bear a pod's address.
 func TestNetworkPolicyUpstream(t *testing.T) {
+	for _, program := range []string{"netpol.test", "ginkgo"} {
+		if _, err := shared.builder.Program(t.Context(), program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Parallel() // beside the conformance suite of ClusterNetworkPolicy
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	report := filepath.Join(t.TempDir(), "report.json")
