@@ -169,12 +169,17 @@ func mirrorPolicy(t *testing.T, namespaces ...string) string {
 		t.Fatal(err)
 	}
 	toJSON := func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err }
-	chart, err := template.New("mirrorpods").Funcs(template.FuncMap{"toJson": toJSON}).Parse(string(text))
+	// Labels are of no use here.
+	label := func(string, any) string { return "app.kubernetes.io/name: kith" }
+	indent := func(by int, text string) string { return "\n" + strings.Repeat(" ", by) + text }
+	chart, err := template.New("mirrorpods").Funcs(template.FuncMap{"toJson": toJSON, "include": label, "nindent": indent}).Parse(string(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	if err := chart.Execute(&b, map[string]any{"Values": map[string]any{"mirrorPodNamespaces": namespaces}}); err != nil {
+	if err := chart.Execute(&b, map[string]any{
+		"Values": map[string]any{"mirrorPodNamespaces": namespaces}, "Release": map[string]any{"Namespace": "kith-system", "Name": "kith"},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
