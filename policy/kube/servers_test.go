@@ -54,6 +54,7 @@ func TestNameServers(t *testing.T) {
 		}
 	}
 	await("10.96.0.10", "10.244.0.2", "10.244.1.2", "fd00:96::a")
+	awaitWatches(t, client.Actions, 2)
 	if _, err := client.DiscoveryV1().EndpointSlices("kube-system").Update(t.Context(), behind("10.244.2.2"), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
