@@ -217,8 +217,8 @@ func TestKeptNeighboursSurviveAFlood(t *testing.T) {
 		})
 	}
 	s.until("the table is full", func() bool { flood(); return elsewhere.count() >= 1000 })
+	flood() // once more: what it waits for holds its places for three seconds
 	for i := range kept {
-		flood()
 		s.send(others[i])
 		s.send(kept[i])
 	}
